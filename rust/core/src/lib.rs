@@ -2,3 +2,9 @@
 //!
 //! Bytes and the current time are arguments; everything here can be tested, fuzzed and
 //! model-checked without a Python interpreter.
+
+pub mod envelope;
+pub mod message;
+pub mod slab;
+mod sync;
+pub mod timer;

@@ -3,5 +3,21 @@
 //! Converts types and errors, and decides nothing. Nothing here calls a Python callable:
 //! a callback could switch greenlets under a Rust frame.
 
+mod decode;
+mod slab;
+mod timer;
+
 #[pyo3::pymodule(gil_used = false)]
-mod _rust {}
+mod _rust {
+    #[pymodule_export]
+    use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
+    #[pymodule_export]
+    use crate::slab::{PySlab, SlabFullError};
+    #[pymodule_export]
+    use crate::timer::{PyTimerEntry, PyTimerHeap};
+
+    /// The one version number of the project, from Cargo's workspace.
+    #[pymodule_export]
+    #[allow(non_upper_case_globals)]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
+}

@@ -1,0 +1,15 @@
+"""What celery-hybrid raises."""
+
+from __future__ import annotations
+
+
+class HybridError(Exception):
+    """Base of all errors raised by this package."""
+
+
+class NotPatchedError(HybridError, SystemExit):
+    """The standard library is not patched for the hub that is asked for.
+
+    Leaving it uncaught ends the process with the message and exit status 1, without a
+    traceback: whoever sees it typed a command and needs to know what to type instead.
+    """

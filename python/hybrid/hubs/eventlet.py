@@ -1,0 +1,78 @@
+"""eventlet's hub as a :class:`~hybrid.hubs.base.Hub`."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Callable
+
+import eventlet
+import eventlet.hubs
+import eventlet.patcher
+from greenlet import getcurrent
+
+from hybrid.hubs.base import Alarm, Greenlet, Hub
+
+# The unpatched functions: eventlet's own would switch, and these run in signal handlers
+# and in native threads.
+_os: Any = eventlet.patcher.original("os")
+_get_native_ident: Callable[[], int] = eventlet.patcher.original("_thread").get_ident
+
+
+class EventletHub(Hub):
+    """The hub of the thread that creates it."""
+
+    name = "eventlet"
+
+    def __init__(self) -> None:
+        self._hub = eventlet.hubs.get_hub()
+        self._thread_ident = _get_native_ident()
+        self._from_elsewhere: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        # eventlet has no thread-safe wake-up: a greenlet that waits for a pipe is one.
+        self._wake_reader, self._wake_writer = _os.pipe()
+        for fd in (self._wake_reader, self._wake_writer):
+            _os.set_blocking(fd, False)
+        self.spawn(self._listen)
+
+    def current(self) -> Greenlet:
+        greenlet: Greenlet = getcurrent()
+        return greenlet
+
+    def in_thread(self) -> bool:
+        return _get_native_ident() == self._thread_ident
+
+    def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
+        self._hub.schedule_call_global(0, callback, *args)
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        self._from_elsewhere.append((callback, args))
+        try:
+            _os.write(self._wake_writer, b"\0")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups that are still to be read
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        alarm: Alarm = self._hub.schedule_call_global(max(seconds, 0.0), callback)
+        return alarm
+
+    def spawn(self, run: Callable[..., object], *args: Any) -> Greenlet:
+        greenlet: Greenlet = eventlet.spawn(run, *args)
+        return greenlet
+
+    def park(self) -> Any:
+        return self._hub.switch()
+
+    def sleep(self, seconds: float) -> None:
+        eventlet.sleep(seconds)
+
+    def _listen(self) -> None:
+        while True:
+            eventlet.hubs.trampoline(self._wake_reader, read=True)
+            _os.read(self._wake_reader, 4096)
+            while self._from_elsewhere:
+                callback, args = self._from_elsewhere.popleft()
+                self.call_soon(callback, *args)
+
+
+def create() -> Hub:
+    """Return a hub for the calling thread."""
+    return EventletHub()

@@ -1,0 +1,1 @@
+"""The worker's pieces: pool, timer, consumer, strategy. They know no hub but the contract."""

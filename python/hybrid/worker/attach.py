@@ -1,0 +1,96 @@
+"""Attaches our pieces to the Celery workers that run on our pools.
+
+Celery's signals tell when a worker is being built: no setting of the user's is changed, and
+a worker on another pool in the same process is left alone.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Callable
+from weakref import WeakSet
+
+from celery import concurrency, platforms, signals
+from celery.utils.log import get_logger
+
+from hybrid import patching
+from hybrid.worker.pool import TaskPool
+
+logger = get_logger("celery.worker")
+
+STOCK_CONSUMER = "celery.worker.consumer:Consumer"
+HYBRID_CONSUMER = "hybrid.worker.consumer:Consumer"
+
+#: Workers for which nobody has said how many tasks to run at a time.
+_unsized: WeakSet[Any] = WeakSet()
+
+
+def attach() -> None:
+    """Listen for workers being built. Calling it again does nothing."""
+    signals.celeryd_init.connect(_on_options, weak=False, dispatch_uid="hybrid.options")
+    signals.worker_init.connect(_on_worker, weak=False, dispatch_uid="hybrid.worker")
+    signals.celeryd_after_setup.connect(_on_logging, weak=False, dispatch_uid="hybrid.logging")
+
+
+def _pool_class(worker: Any) -> type[TaskPool] | None:
+    cls = concurrency.get_implementation(worker.pool_cls)
+    return cls if isinstance(cls, type) and issubclass(cls, TaskPool) else None
+
+
+def _on_options(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> None:
+    if not (options.get("concurrency") or options.get("autoscale") or conf.worker_concurrency):
+        _unsized.add(instance)
+
+
+def _on_worker(sender: Any, **_: Any) -> None:
+    if _pool_class(sender) is None:
+        return
+    if sender.consumer_cls == STOCK_CONSUMER:
+        sender.consumer_cls = HYBRID_CONSUMER
+    if not isinstance(platforms.signals, _GreenSignals):
+        patching.specialise(platforms.signals, _GreenSignals)
+    platforms.signals.worker = sender
+
+
+def _on_logging(instance: Any, **_: Any) -> None:
+    pool = _pool_class(instance)
+    if pool is not None and instance in _unsized:
+        _unsized.discard(instance)
+        logger.warning(
+            "%s: started without -c, so it runs %d tasks at a time, one for each CPU. That is a "
+            "poor choice for a green pool, whose tasks mostly wait: start the worker with "
+            '"-P %s -c 1000"',
+            pool.spelling,
+            instance.concurrency,
+            pool.spelling,
+        )
+
+
+class _GreenSignals(platforms.Signals):  # type: ignore[misc]
+    """Runs Celery's handlers for the signals that end a worker in greenlets of their own.
+
+    Python runs a signal handler on top of whatever is running, which mostly is the hub. The
+    handlers for a soft or cold shutdown wait, and nothing may wait in the hub.
+    """
+
+    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
+
+    #: The worker that the handlers belong to.
+    worker: Any
+
+    def __setitem__(self, name: Any, handler: Any) -> None:
+        if callable(handler) and self.signum(name) in self.ENDING:
+            handler = self._in_greenlet(handler)
+        super().__setitem__(name, handler)
+
+    def _in_greenlet(self, handler: Callable[..., object]) -> Callable[..., None]:
+        is_cold = getattr(handler, "__name__", "") == "worker_Cold"
+
+        def run_in_greenlet(*args: Any) -> None:
+            pool = self.worker.pool
+            if is_cold:
+                # Under prefork the consumer waits with the handler: nothing new starts.
+                pool.hold()
+            pool.hub.call_soon_threadsafe(pool.hub.spawn, handler, *args)
+
+        return run_in_greenlet

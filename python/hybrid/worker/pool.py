@@ -1,0 +1,476 @@
+"""The pool: persistent slots that run one job after another.
+
+A *job* waits in the backlog until a *slot* is free. A slot is a greenlet of the hub's own
+kind that outlives its jobs, so nothing is spawned per task and thread-locals (HTTP
+sessions, database connections) live as long as the slot. Each job runs in a copy of the
+context of whoever applied it.
+
+While a job runs, the :class:`~hybrid._rust.Slab` holds it under its *ticket*, which is the
+``pid`` that Celery sees. Whoever takes the ticket settles the job: its slot when the target
+has returned, a hard limit, or :meth:`TaskPool.terminate_job`. Exactly one of them gets it,
+so a job has one outcome whatever comes together.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from contextvars import copy_context
+from time import monotonic
+from typing import Any, Callable, ClassVar
+
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery.concurrency.base import BasePool
+from celery.exceptions import (
+    SoftTimeLimitExceeded,
+    WorkerShutdown,
+    WorkerTerminate,
+)
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+from greenlet import GreenletExit
+
+from hybrid._rust import Slab
+from hybrid.hubs.base import Greenlet, Hub
+from hybrid.worker.job import ENDED, KILLED, RUNNING, Callback, Job
+from hybrid.worker.timer import Timer, count_entries
+
+logger = get_logger("celery.pool")
+
+#: Jobs started before the hub gets a turn to poll for I/O.
+TURN_BUDGET = 128
+#: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
+KILL_GRACE = 1.0
+#: After so many kills the pool gives up on a job that swallows them, and frees its place.
+KILL_ATTEMPTS = 5
+#: Seconds after which a slot without a job ends.
+SLOT_IDLE = 60.0
+
+
+class JobKilled(GreenletExit):
+    """Raised in a job that was terminated or has passed its hard time limit.
+
+    Not an :exc:`Exception`, so that ``except Exception`` in a task lets it pass, and a kind
+    of ``GreenletExit``, which both gevent and eventlet take for an ordinary end.
+    """
+
+
+class TaskPool(BasePool):  # type: ignore[misc]
+    """A green pool on one hub; see the module for how it works.
+
+    Subclasses name the hub. All methods belong to the hub's thread.
+
+    Args:
+        limit: How many jobs run at a time.
+        timeout: Hard time limit in seconds for jobs that bring none of their own.
+        soft_timeout: The same for the soft limit.
+    """
+
+    is_green = True
+    signal_safe = False
+    task_join_will_block = False
+
+    #: Returns the hub, after making sure that the process is ready for it.
+    get_hub: ClassVar[Callable[[], Hub]]
+    #: What users type after ``-P``.
+    spelling: ClassVar[str]
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        *args: Any,
+        timeout: float | None = None,
+        soft_timeout: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(limit, *args, **kwargs)
+        self.hub = type(self).get_hub()
+        self.timeout = timeout
+        self.soft_timeout = soft_timeout
+        self._backlog: deque[Job] = deque()
+        self._idle: list[tuple[Greenlet, float]] = []
+        self._busy = 0
+        self._slots = 0
+        self._slots_created = 0
+        self._abandoned = 0
+        self._dispatching = False
+        self._held = False
+        self._joiners: set[Greenlet] = set()
+        self._waiters: set[Greenlet] = set()
+        #: Pieces of the worker that run on our code, each with the reason why one does not.
+        self.accelerated: dict[str, Any] = {"pool": True, "timer": True}
+
+    # -- life
+
+    def on_start(self) -> None:
+        """Get ready to run jobs; slots are started when jobs need them."""
+        self._slab: Slab = Slab(self.limit)
+        self._timer = Timer(hub=self.hub)
+        self._timer.call_repeatedly(SLOT_IDLE / 2, self._retire_idle)
+
+    def on_close(self) -> None:
+        """Drop jobs that have not started; the broker gives their messages to others."""
+        self.flush()
+
+    def on_stop(self) -> None:
+        """Wait until all jobs have ended."""
+        if worker_state.should_terminate:
+            self.flush()
+        while self._busy or self._backlog:
+            self._wait(self._joiners)
+        self._timer.stop()
+        for slot, _ in self._idle:
+            self.hub.call_soon(slot.switch, _END)
+        self._idle.clear()
+
+    def flush(self) -> None:
+        """Drop the jobs that have not started."""
+        if self._backlog:
+            logger.debug("%s: dropping %d jobs that have not started",
+                         self.spelling, len(self._backlog))
+            self._backlog.clear()
+            self._maybe_drained()
+
+    def hold(self) -> None:
+        """Start no more jobs; those that run go on."""
+        self._held = True
+
+    def wait_for_room(self, per_slot: int) -> None:
+        """Wait while more than ``per_slot`` jobs are waiting for each that can run.
+
+        Blocks the calling greenlet, so never call it in the hub.
+        """
+        while len(self._backlog) > per_slot * max(self.limit, 1):
+            self._wait(self._waiters)
+
+    # -- jobs
+
+    def on_apply(
+        self,
+        target: Callback,
+        args: Any = None,
+        kwargs: dict[str, Any] | None = None,
+        callback: Callback | None = None,
+        accept_callback: Callback | None = None,
+        timeout: float | None = None,
+        timeout_callback: Callback | None = None,
+        soft_timeout: float | None = None,
+        error_callback: Callback | None = None,
+        correlation_id: str | None = None,
+        **_: Any,
+    ) -> Job:
+        """Take a job. Returns at once; the job starts when a slot is free, in order."""
+        job = Job(
+            target,
+            args or (),
+            kwargs or {},
+            copy_context(),
+            callback,
+            accept_callback,
+            error_callback,
+            timeout_callback,
+            self.timeout if timeout is None else timeout,
+            self.soft_timeout if soft_timeout is None else soft_timeout,
+            correlation_id,
+        )
+        self._backlog.append(job)
+        self._schedule_dispatch()
+        return job
+
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+        """End the job behind the ticket ``pid``. Harmless when it has ended.
+
+        The job gets :exc:`JobKilled` where it waits. Its callbacks are not called: whoever
+        terminates it says what has become of it.
+        """
+        job = self._slab.take(pid)
+        if job is not None:
+            self._kill(job)
+
+    def spawn_n(self, run: Callable[..., object], *args: Any) -> Greenlet:
+        """Start ``run(*args)`` in a greenlet outside the pool: Celery's remote control."""
+        return self.hub.spawn(run, *args)
+
+    # -- size
+
+    def grow(self, n: int = 1) -> None:
+        """Run up to ``n`` more jobs at a time."""
+        self.limit += n
+        self._slab.set_limit(self.limit)
+        self._schedule_dispatch()
+
+    def shrink(self, n: int = 1) -> None:
+        """Run up to ``n`` fewer jobs at a time. Running jobs are left alone.
+
+        Raises:
+            ValueError: Fewer than none would be left.
+        """
+        if n > self.limit:
+            raise ValueError(
+                f"cannot shrink the pool by {n}: it runs {self.limit} jobs at a time; "
+                f"choose at most {self.limit}"
+            )
+        self.limit -= n
+        # Jobs that run keep their tickets, and one may be about to take its own.
+        self._slab.set_limit(max(self.limit, self._busy))
+
+    @property
+    def num_processes(self) -> int:
+        """Return how many jobs run at a time at most."""
+        limit: int = self.limit
+        return limit
+
+    def _get_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = super()._get_info()
+        info.update(
+            {
+                "implementation": f"{self.spelling}:TaskPool",
+                "limit": self.limit,
+                "running": self._busy,
+                "free": max(self.limit - self._busy, 0),
+                "waiting": len(self._backlog),
+                "timers": count_entries(self.hub),
+                "slots": self._slots,
+                "slots-created": self._slots_created,
+                "abandoned": self._abandoned,
+                "accelerated": dict(self.accelerated),
+                # The names under which stock eventlet reports the same.
+                "free-threads": max(self.limit - self._busy, 0),
+                "running-threads": self._busy,
+            }
+        )
+        return info
+
+    # -- in the hub
+
+    def _schedule_dispatch(self) -> None:
+        if (
+            self._backlog
+            and self._busy < self.limit
+            and not self._dispatching
+            and not self._held
+        ):
+            self._dispatching = True
+            self.hub.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Give waiting jobs to slots. Runs in the hub."""
+        backlog, idle = self._backlog, self._idle
+        try:
+            for _ in range(TURN_BUDGET):
+                if not backlog or self._busy >= self.limit or self._held:
+                    return
+                job = backlog.popleft()
+                self._busy += 1
+                if idle:
+                    idle.pop()[0].switch(job)
+                else:
+                    self._slots += 1
+                    self._slots_created += 1
+                    self.hub.spawn(self._serve, job)
+        finally:
+            self._dispatching = False
+            self._schedule_dispatch()
+            self._wake(self._waiters)
+
+    def _retire_idle(self) -> None:
+        """End the slots that have had no job for a while."""
+        before = monotonic() - SLOT_IDLE
+        idle = self._idle
+        # Slots are reused last in, first out: the longest idle come first.
+        while idle and idle[0][1] < before:
+            self.hub.call_soon(idle.pop(0)[0].switch, _END)
+
+    def _maybe_drained(self) -> None:
+        if not self._busy and not self._backlog:
+            self._wake(self._joiners)
+
+    def _wait(self, waiting: set[Greenlet]) -> None:
+        """Park in ``waiting`` until somebody wakes it."""
+        me = self.hub.current()
+        waiting.add(me)
+        try:
+            self.hub.park()
+        finally:
+            waiting.discard(me)
+
+    def _wake(self, waiting: set[Greenlet]) -> None:
+        """Let greenlets check again what they wait for."""
+        if waiting:
+            self.hub.call_soon(self._wake_now, waiting)
+
+    def _wake_now(self, waiting: set[Greenlet]) -> None:
+        # Whoever has left meanwhile waits for something else: a switch would confuse it.
+        for greenlet in tuple(waiting):
+            if greenlet in waiting:
+                greenlet.switch()
+
+    # -- in a slot
+
+    def _serve(self, job: Job | None) -> None:
+        """Run jobs until told to end: the life of a slot."""
+        me = self.hub.current()
+        park = self.hub.park
+        parked = False
+        try:
+            while job is not None:
+                job.greenlet = me
+                try:
+                    job.context.run(self._run, job)
+                except Exception:
+                    logger.exception("%s: a callback of %r raised", self.spelling, job)
+                finally:
+                    self._finish(job)
+                if job.killed:
+                    # Its thread-locals may hold half-used connections.
+                    return
+                self._idle.append((me, monotonic()))
+                parked = True
+                order = park()
+                while type(order) is not Job and order is not _END:
+                    order = park()  # a bare switch is somebody else's
+                parked = False
+                job = order if order is not _END else None
+        finally:
+            self._slots -= 1
+            if parked:  # killed from outside
+                self._idle[:] = [held for held in self._idle if held[0] is not me]
+
+    def _run(self, job: Job) -> None:
+        now = monotonic()
+        started_ns = int(now * 1e9)
+        soft, hard = job.soft_timeout, job.timeout
+        job.ticket = self._slab.insert(
+            job,
+            started_ns,
+            started_ns + int(soft * 1e9) if soft else None,
+            started_ns + int(hard * 1e9) if hard else None,
+        )
+        job.state = RUNNING
+        if soft or hard:
+            job.limits = self._arm_limits(job, now)
+        try:
+            if job.accept_callback is not None:
+                job.accept_callback(job.ticket, now)
+            if job.state is RUNNING:  # else it was revoked while Celery accepted it
+                result = job.target(*job.args, **job.kwargs)
+        except BaseException as exc:
+            self._on_raised(job, exc)
+        else:
+            if self._settle(job):
+                if job.callback is not None:
+                    job.callback(result)
+            elif job.timed_out:
+                self._report_timeout(job)
+
+    def _settle(self, job: Job) -> bool:
+        """Mark the target as ended; tell whether nobody else has decided its outcome."""
+        job.state = ENDED
+        for entry in job.limits:
+            entry.cancel()
+        return self._slab.take(job.ticket) is not None
+
+    def _on_raised(self, job: Job, exc: BaseException) -> None:
+        """Report what left the target. Celery's tracer handles the errors of the task."""
+        settled = self._settle(job)
+        if isinstance(exc, (WorkerShutdown, WorkerTerminate)):
+            raise exc
+        if not settled:
+            if job.timed_out:
+                self._report_timeout(job)
+            if not (job.killed and isinstance(exc, JobKilled)):
+                logger.debug("%s: %r ended with %r after it was killed", self.spelling, job, exc)
+            return
+        einfo = _lost(exc) if isinstance(exc, _LOST) else ExceptionInfo()
+        if job.error_callback is not None:
+            job.error_callback(einfo)
+        else:
+            logger.error("%s: %r raised: %r", self.spelling, job, exc, exc_info=exc)
+
+    def _finish(self, job: Job) -> None:
+        if not job.abandoned:
+            self._busy -= 1
+        job.greenlet = None
+        job.state = ENDED
+        self._schedule_dispatch()
+        self._maybe_drained()
+
+    # -- limits
+
+    def _arm_limits(self, job: Job, now: float) -> tuple[Any, ...]:
+        limits = []
+        if job.soft_timeout:
+            limits.append(self._timer.call_at(now + job.soft_timeout, self._on_soft_limit, (job,)))
+        if job.timeout:
+            limits.append(self._timer.call_at(now + job.timeout, self._on_hard_limit, (job,)))
+        return tuple(limits)
+
+    def _on_soft_limit(self, job: Job) -> None:
+        if job.state is not RUNNING:
+            return
+        if job.timeout_callback is not None:
+            job.timeout_callback(True, job.soft_timeout)
+        self.hub.call_soon(self._throw, job, RUNNING, SoftTimeLimitExceeded)
+
+    def _on_hard_limit(self, job: Job) -> None:
+        if self._slab.take(job.ticket) is not None:
+            job.timed_out = True
+            self._kill(job)
+
+    def _report_timeout(self, job: Job) -> None:
+        if not job.timeout_reported:
+            job.timeout_reported = True
+            if job.timeout_callback is not None:
+                job.timeout_callback(False, job.timeout)
+
+    # -- ends
+
+    def _kill(self, job: Job, attempt: int = 1) -> None:
+        """End a job whose ticket the caller has taken."""
+        if attempt == 1:
+            job.killed = True
+            job.state = KILLED
+        elif job.state is not KILLED:
+            return  # it has ended since
+        elif job.timed_out:
+            # It may swallow whatever it gets: its limit is reported all the same.
+            self._report_timeout(job)
+        if attempt > KILL_ATTEMPTS:
+            self._abandon(job)
+            return
+        self.hub.call_soon(self._throw, job, KILLED, JobKilled)
+        self._timer.call_after(KILL_GRACE, self._kill, (job, attempt + 1))
+
+    def _throw(self, job: Job, state: int, exc_type: type[BaseException]) -> None:
+        """Raise in the target of ``job``, if it is still in ``state``. Runs in the hub."""
+        if job.state is state and job.greenlet is not None:
+            job.greenlet.throw(exc_type)
+
+    def _abandon(self, job: Job) -> None:
+        logger.error(
+            "%s: %r swallowed %d attempts to end it and may run on; its place is free again. "
+            "Let %s pass in the task's except clauses",
+            self.spelling, job, KILL_ATTEMPTS, JobKilled.__name__,
+        )
+        job.abandoned = True
+        self._abandoned += 1
+        self._busy -= 1
+        self._schedule_dispatch()
+        self._maybe_drained()
+
+
+class _End:
+    __slots__ = ()
+
+
+_END = _End()
+
+#: What would end a worker process under prefork, and is reported as its loss.
+_LOST = (SystemExit, KeyboardInterrupt, GreenletExit)
+
+
+def _lost(exc: BaseException) -> ExceptionInfo:
+    try:
+        raise WorkerLostError(repr(exc)) from exc
+    except WorkerLostError:
+        return ExceptionInfo()

@@ -1,0 +1,199 @@
+"""Real ``celery worker`` processes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Iterable, Mapping
+
+from celery import Celery
+
+from .brokers import Space
+from .processes import Child
+from .waiting import eventually
+
+SETTINGS_VARIABLE = "HYBRID_TEST_SETTINGS"
+"""Environment variable in which a worker's app module finds its Celery settings, as JSON."""
+
+TESTS = Path(__file__).resolve().parents[1]
+
+_numbers = itertools.count(1)
+
+
+class Worker:
+    """One worker process, started on construction and ready when :meth:`wait_ready` returns.
+
+    Args:
+        pool: What goes behind ``-P``.
+        space: Where it consumes.
+        folder: Where its log goes.
+        app: What goes behind ``-A``; importable from ``paths``.
+        paths: Folders put on ``PYTHONPATH``.
+        concurrency: What goes behind ``-c``; ``None`` leaves the option out.
+        options: Further options of ``celery worker``.
+        settings: Celery settings on top of those of the space.
+        env: Environment variables on top of the test's own.
+    """
+
+    def __init__(
+        self,
+        pool: str,
+        space: Space,
+        folder: Path,
+        app: str,
+        paths: Iterable[Path] = (),
+        concurrency: int | None = 20,
+        options: Iterable[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        loglevel: str = "INFO",
+    ) -> None:
+        number = next(_numbers)
+        self.pool = pool
+        self.space = space
+        self.node = f"w{number}@test"
+        self.settings = {**space.settings, **(settings or {})}
+        self.started_at = time.monotonic()
+        args = [
+            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *("-P", pool, "-n", self.node, "--loglevel", loglevel),
+        ]
+        if concurrency is not None:
+            args += ["-c", str(concurrency)]
+        self.child = Child(
+            [*args, *options],
+            log=folder / f"worker-{number}-{pool}-{space.broker}.log",
+            cwd=folder,
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(str(path) for path in (*paths, TESTS)),
+                "PYTHONUNBUFFERED": "1",
+                # eventlet announces its retirement on every import.
+                "PYTHONWARNINGS": "ignore::DeprecationWarning",
+                SETTINGS_VARIABLE: json.dumps(self.settings),
+                **(env or {}),
+            },
+        )
+        self._client: Celery | None = None
+
+    @property
+    def client(self) -> Celery:
+        """A Celery app of the test process that talks to the same space."""
+        if self._client is None:
+            self._client = make_client(self.settings)
+        return self._client
+
+    @property
+    def output(self) -> str:
+        return self.child.output()
+
+    def wait_ready(self, within: float = 45.0) -> Worker:
+        """Return once the worker consumes, or raise with its log."""
+
+        def ready() -> bool:
+            if not self.child.running:
+                raise AssertionError(
+                    f"{self} ended with {self.child.exit_code} while starting:\n{self.child.tail()}"
+                )
+            return f"{self.node} ready." in self.output
+
+        eventually(ready, f"{self} to be ready", within)
+        return self
+
+    def inspect(self, timeout: float = 10.0) -> Any:
+        """Celery's ``inspect`` for this node alone; unwraps to the node's own answer."""
+        return _NodeInspect(self.client.control.inspect([self.node], timeout=timeout), self.node)
+
+    def control(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Send one control command to this node and return its answer."""
+        call = getattr(self.client.control, method)
+        replies = call(*args, destination=[self.node], reply=True, timeout=10, **kwargs)
+        assert replies, f"{self} did not answer {method}"
+        return replies[0][self.node]
+
+    def answers(self, within: float = 5.0) -> bool:
+        return self.child.running and bool(
+            self.client.control.ping([self.node], timeout=within)
+        )
+
+    def pool_info(self) -> dict[str, Any]:
+        info: dict[str, Any] = self.inspect().stats()["pool"]
+        return info
+
+    def stop(self, within: float = 20.0) -> int:
+        """Warm shutdown; killed when it takes longer than ``within``."""
+        self.close()
+        return self.child.stop(within)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.close()
+        self.child.kill()
+
+    def terminate(self) -> None:
+        """Send SIGTERM and return at once."""
+        self.child.signal(signal.SIGTERM)
+
+    def wait_exit(self, within: float) -> int:
+        code = self.child.wait(within)
+        assert code is not None, f"{self} still runs after {within:g} s:\n{self.child.tail()}"
+        return code
+
+    def close(self) -> None:
+        if self._client is not None:
+            close_client(self._client)
+            self._client = None
+
+    def __enter__(self) -> Worker:
+        return self.wait_ready()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            print(f"--- {self.child.log}\n{self.child.tail()}")
+        self.stop(within=8 if kind is None else 2)
+
+    def __repr__(self) -> str:
+        return f"<worker {self.node} -P {self.pool} on {self.space.broker}>"
+
+
+class _NodeInspect:
+    def __init__(self, inspect: Any, node: str) -> None:
+        self._inspect = inspect
+        self._node = node
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inspect, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            replies = method(*args, **kwargs)
+            assert replies and self._node in replies, f"{self._node} did not answer {name}"
+            return replies[self._node]
+
+        return call
+
+
+def make_client(settings: Mapping[str, Any]) -> Celery:
+    """Return an app for the test process; it knows tasks by name only."""
+    client = Celery("client", set_as_current=False)
+    client.conf.update(settings)
+    return client
+
+
+def close_client(client: Celery) -> None:
+    """Close what the app holds open, so that no socket is left to the garbage collector."""
+    backend = client.backend
+    consumer = getattr(backend, "result_consumer", None)
+    if consumer is not None:
+        consumer.stop()
+    pool = getattr(getattr(backend, "client", None), "connection_pool", None)
+    if pool is not None:
+        pool.disconnect()
+    client.close()
