@@ -48,14 +48,14 @@ class Feed:
 def parse_feed(body: bytes, url: str, content_type: str) -> Feed:
     """Parse ``body``; never raises, because a broken feed is data to report.
 
-    HTML is not sanitised since none is kept: title, link and date are stored as text. Whoever adds
-    the summary must drop ``sanitize_html=False``.
+    The two options skip work on HTML, since none is kept: title, link and date are stored as text
+    (links are resolved all the same). Whoever adds the summary must drop both.
     """
     parsed = feedparser.parse(
         body,
         response_headers={"content-location": url, "content-type": content_type},
         sanitize_html=False,
-        resolve_relative_uris=True,
+        resolve_relative_uris=False,
     )
     entries = {}
     for item in parsed.entries:

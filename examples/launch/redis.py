@@ -80,7 +80,6 @@ def redis_command(port: int, directory: Path) -> list[str]:
         "dir": str(directory),
         "save": "",
         "appendonly": "no",
-        "maxclients": "4000",
     }
     return [redis_executable(), *(word for k, v in options.items() for word in (f"--{k}", v))]
 

@@ -72,7 +72,7 @@ class Child:
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.output().splitlines()[-lines:])
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._popen.send_signal(number)
 
@@ -86,7 +86,7 @@ class Child:
     def stop(self, within: float = 10.0, number: int = signal.SIGTERM) -> int:
         """Ask politely, then kill the whole session the process leads."""
         if self.running:
-            self.signal(number)
+            self.send_signal(number)
             if self.wait(within) is None:
                 self.kill()
         code = self._popen.wait()

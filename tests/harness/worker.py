@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Iterable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 
 from celery import Celery
 
@@ -74,6 +74,8 @@ class Worker:
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join(str(path) for path in (*paths, TESTS)),
                 "PYTHONUNBUFFERED": "1",
+                # Containers run the tests as root, and pickle is one of the things tested.
+                "C_FORCE_ROOT": "1",
                 # eventlet announces its retirement on every import.
                 "PYTHONWARNINGS": "ignore::DeprecationWarning",
                 SETTINGS_VARIABLE: json.dumps(self.settings),
@@ -138,7 +140,7 @@ class Worker:
 
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""
-        self.child.signal(signal.SIGTERM)
+        self.child.send_signal(signal.SIGTERM)
 
     def wait_exit(self, within: float) -> int:
         code = self.child.wait(within)
@@ -162,6 +164,10 @@ class Worker:
 
     def __repr__(self) -> str:
         return f"<worker {self.node} -P {self.pool} on {self.space.broker}>"
+
+
+StartWorker = Callable[..., Worker]
+"""What the fixture ``start_worker`` gives: the arguments of :class:`Worker`, all optional."""
 
 
 class _NodeInspect:

@@ -42,7 +42,9 @@ fn a_slab_drops_what_it_still_holds() {
         .collect();
     let (taken, kept) = all.split_at(70);
     for (ticket, drops) in taken {
-        let value = slab.take_with(*ticket, |_| unreachable!("nobody reads")).unwrap();
+        let value = slab
+            .take_with(*ticket, |_| unreachable!("nobody reads"))
+            .unwrap();
         assert_eq!(count(drops), 0);
         drop(value);
     }
@@ -56,7 +58,9 @@ fn a_slab_drops_what_it_still_holds() {
 fn a_full_slab_gives_the_value_back() {
     let slab = Slab::new(0);
     let (value, drops) = Counted::new();
-    let Err(Full(value)) = slab.insert(value, RECORD) else { panic!("the limit is 0") };
+    let Err(Full(value)) = slab.insert(value, RECORD) else {
+        panic!("the limit is 0")
+    };
     assert_eq!(count(&drops), 0);
     drop(value);
     assert_eq!(count(&drops), 1);
@@ -94,7 +98,11 @@ fn a_taken_job_makes_room_while_it_is_still_read() {
 
     slab.set_limit(2);
     let third = slab.insert(3, RECORD).unwrap();
-    assert_eq!(third.index(), first.index(), "the last reader frees the slot");
+    assert_eq!(
+        third.index(),
+        first.index(),
+        "the last reader frees the slot"
+    );
 }
 
 #[test]
@@ -126,7 +134,10 @@ fn a_reader_that_panics_after_a_take_still_frees_the_slot() {
     });
     assert!(catch_unwind(read).is_err());
     assert_eq!(count(&drops), 1);
-    assert_eq!(slab.insert(Counted::new().0, RECORD).unwrap().index(), ticket.index());
+    assert_eq!(
+        slab.insert(Counted::new().0, RECORD).unwrap().index(),
+        ticket.index()
+    );
 }
 
 #[test]
@@ -142,8 +153,14 @@ fn a_clone_that_panics_loses_the_job_but_not_the_slot() {
     })
     .unwrap();
     assert_eq!(count(&drops), 1);
-    assert!(slab.take_with(ticket, |_| unreachable!("the job is gone")).is_none());
-    assert_eq!(slab.insert(Counted::new().0, RECORD).unwrap().index(), ticket.index());
+    assert!(
+        slab.take_with(ticket, |_| unreachable!("the job is gone"))
+            .is_none()
+    );
+    assert_eq!(
+        slab.insert(Counted::new().0, RECORD).unwrap().index(),
+        ticket.index()
+    );
 }
 
 /// Uses the slab that it was in while it is dropped, as a Python destructor may.
@@ -154,10 +171,15 @@ struct Reentrant {
 
 impl Drop for Reentrant {
     fn drop(&mut self) {
-        let (Some(slab), Some(&own)) = (self.slab.upgrade(), self.ticket.get()) else { return };
+        let (Some(slab), Some(&own)) = (self.slab.upgrade(), self.ticket.get()) else {
+            return;
+        };
         assert!(slab.get_with(own, |_| ()).is_none(), "its ticket is stale");
 
-        let next = Reentrant { slab: Weak::new(), ticket: OnceLock::new() };
+        let next = Reentrant {
+            slab: Weak::new(),
+            ticket: OnceLock::new(),
+        };
         let reused = slab.insert(next, RECORD).unwrap();
         assert_eq!(reused.index(), own.index(), "its slot is vacant");
         assert_eq!(slab.len(), 1);
@@ -167,12 +189,18 @@ impl Drop for Reentrant {
 #[test]
 fn dropping_a_leftover_may_use_the_slab() {
     let slab = Arc::new(Slab::new(1));
-    let value = Reentrant { slab: Arc::downgrade(&slab), ticket: OnceLock::new() };
+    let value = Reentrant {
+        slab: Arc::downgrade(&slab),
+        ticket: OnceLock::new(),
+    };
     let own = slab.insert(value, RECORD).unwrap();
 
     slab.get_with(own, |value| {
         value.ticket.set(own).unwrap();
-        let copy = |_: &_| Reentrant { slab: Weak::new(), ticket: OnceLock::new() };
+        let copy = |_: &_| Reentrant {
+            slab: Weak::new(),
+            ticket: OnceLock::new(),
+        };
         assert!(slab.take_with(own, copy).is_some());
     })
     .unwrap();

@@ -14,13 +14,18 @@ use std::sync::Arc as Untracked;
 
 use hybrid_core::slab::{Record, Slab, Ticket};
 use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::thread;
 
 /// A value whose copies are counted. Not one of loom's types: the slab orders its accesses.
 type Value = Untracked<u32>;
 
 fn record(seed: u64) -> Record {
-    Record { started_ns: seed, soft_deadline_ns: seed + 1, hard_deadline_ns: seed + 2 }
+    Record {
+        started_ns: seed,
+        soft_deadline_ns: seed + 1,
+        hard_deadline_ns: seed + 2,
+    }
 }
 
 fn assert_is_whole(record: Record) {
@@ -61,7 +66,10 @@ fn one_of_two_takers_wins() {
         assert!(ours.is_some() != theirs.is_some());
         assert_eq!(Value::strong_count(&value), 2);
         assert!(slab.is_empty());
-        assert_eq!(slab.insert(value, record(0)).unwrap().index(), ticket.index());
+        assert_eq!(
+            slab.insert(value, record(0)).unwrap().index(),
+            ticket.index()
+        );
     });
 }
 
@@ -80,7 +88,10 @@ fn a_reader_sees_the_whole_job_or_none() {
         assert_eq!(taken.as_deref(), Some(&7));
         assert!(read.is_none_or(|read| read == 7));
         assert_eq!(Value::strong_count(&value), 2, "the original stayed behind");
-        assert_eq!(slab.insert(value, record(0)).unwrap().index(), ticket.index());
+        assert_eq!(
+            slab.insert(value, record(0)).unwrap().index(),
+            ticket.index()
+        );
     });
 }
 
@@ -102,7 +113,10 @@ fn the_last_of_two_readers_leaves_nothing_behind() {
             assert!(reader.join().unwrap().is_none_or(|read| read == 7));
         }
         assert_eq!(Value::strong_count(&value), 1);
-        assert_eq!(slab.insert(value, record(0)).unwrap().index(), ticket.index());
+        assert_eq!(
+            slab.insert(value, record(0)).unwrap().index(),
+            ticket.index()
+        );
     });
 }
 
@@ -178,6 +192,28 @@ fn a_ticket_handed_to_another_thread_finds_its_job() {
         });
         let ticket = inserter.join().unwrap();
         assert_eq!(slab.take(ticket).as_deref(), Some(&7));
+    });
+}
+
+#[test]
+fn a_ticket_alone_is_enough_to_see_the_whole_job() {
+    loom::model(|| {
+        let slab = Arc::new(Slab::new(1));
+        let mailbox = Arc::new(AtomicU64::new(0));
+
+        let (other, posted) = (Arc::clone(&slab), Arc::clone(&mailbox));
+        let inserter = thread::spawn(move || {
+            let ticket = other.insert(Value::new(7), record(4)).unwrap();
+            // Relaxed: whatever the reader sees of the job, the slab itself has ordered.
+            posted.store(ticket.to_raw(), Ordering::Relaxed);
+        });
+        let ticket = Ticket::from_raw(mailbox.load(Ordering::Relaxed));
+        assert!(
+            slab.get_with(ticket, |value| **value)
+                .is_none_or(|read| read == 7)
+        );
+        assert!(slab.take(ticket).is_none_or(|taken| *taken == 7));
+        inserter.join().unwrap();
     });
 }
 
@@ -283,7 +319,11 @@ fn the_place_of_a_job_that_left_comes_with_its_slot() {
         let other = Arc::clone(&slab);
         let taker = thread::spawn(move || other.take(first));
         if let Ok(second) = slab.insert(Value::new(2), record(0)) {
-            assert_eq!(second.index(), first.index(), "a slot more than the limit is in use");
+            assert_eq!(
+                second.index(),
+                first.index(),
+                "a slot more than the limit is in use"
+            );
         }
         assert_eq!(taker.join().unwrap().as_deref(), Some(&1));
     });
@@ -306,7 +346,11 @@ fn a_scan_never_mixes_two_jobs() {
 
         assert!(seen.len() <= 1, "one slot was reported twice");
         for (ticket, found) in seen {
-            let expected = if ticket == first { record(10) } else { record(20) };
+            let expected = if ticket == first {
+                record(10)
+            } else {
+                record(20)
+            };
             assert!(ticket == first || ticket == second);
             assert_eq!(found, expected);
         }

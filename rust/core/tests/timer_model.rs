@@ -54,11 +54,16 @@ impl Model {
 
     fn nth(&self, nth: usize) -> Option<((u64, u64), Key)> {
         let nth = nth.checked_rem(self.entries.len())?;
-        self.entries.iter().nth(nth).map(|(&rank, &key)| (rank, key))
+        self.entries
+            .iter()
+            .nth(nth)
+            .map(|(&rank, &key)| (rank, key))
     }
 
     fn cancel(&mut self, heap: &mut TimerHeap<u64>, nth: usize) {
-        let Some((rank, key)) = self.nth(nth) else { return };
+        let Some((rank, key)) = self.nth(nth) else {
+            return;
+        };
         assert_eq!(heap.get(key), Some((rank.0, &rank.1)));
         assert_eq!(heap.cancel(key), Some(rank.1));
         self.entries.remove(&rank);
@@ -73,7 +78,12 @@ impl Model {
             .map(|(&rank, &key)| (rank, key))
             .collect();
         let expired = heap.expire(now_ns, limit);
-        assert_eq!(expired, due.iter().map(|&(rank, key)| (key, rank.1)).collect::<Vec<_>>());
+        assert_eq!(
+            expired,
+            due.iter()
+                .map(|&(rank, key)| (key, rank.1))
+                .collect::<Vec<_>>()
+        );
         for (rank, key) in due {
             self.entries.remove(&rank);
             self.stale.push(key);
@@ -86,25 +96,43 @@ impl Model {
         let mut expected: Vec<_> = self.entries.keys().map(|&(_, value)| value).collect();
         expected.sort_unstable();
         assert_eq!(values, expected);
-        self.stale.extend(std::mem::take(&mut self.entries).into_values());
+        self.stale
+            .extend(std::mem::take(&mut self.entries).into_values());
     }
 
     fn check(&self, heap: &TimerHeap<u64>) {
-        assert_eq!((heap.len(), heap.is_empty()), (self.entries.len(), self.entries.is_empty()));
-        let next = self.entries.keys().next().map(|&(deadline_ns, _)| deadline_ns);
+        assert_eq!(
+            (heap.len(), heap.is_empty()),
+            (self.entries.len(), self.entries.is_empty())
+        );
+        let next = self
+            .entries
+            .keys()
+            .next()
+            .map(|&(deadline_ns, _)| deadline_ns);
         assert_eq!(heap.next_deadline(), next);
     }
 
     fn check_all(&self, heap: &TimerHeap<u64>) {
-        let mut seen: Vec<_> = heap.iter().map(|(deadline_ns, &value)| (deadline_ns, value)).collect();
+        let mut seen: Vec<_> = heap
+            .iter()
+            .map(|(deadline_ns, &value)| (deadline_ns, value))
+            .collect();
         seen.sort_unstable();
         assert_eq!(seen, self.entries.keys().copied().collect::<Vec<_>>());
         for (rank, &key) in &self.entries {
             assert_eq!(heap.get(key), Some((rank.0, &rank.1)));
         }
         let keys: HashSet<_> = self.entries.values().chain(&self.stale).collect();
-        assert_eq!(keys.len(), self.entries.len() + self.stale.len(), "two entries share a key");
-        assert!(self.stale.iter().all(|&key| heap.get(key).is_none()), "a key came back");
+        assert_eq!(
+            keys.len(),
+            self.entries.len() + self.stale.len(),
+            "two entries share a key"
+        );
+        assert!(
+            self.stale.iter().all(|&key| heap.get(key).is_none()),
+            "a key came back"
+        );
     }
 }
 

@@ -21,7 +21,9 @@ pub(super) struct FreeList {
 
 impl FreeList {
     pub(super) fn new() -> Self {
-        Self { head: AtomicU64::new(0) }
+        Self {
+            head: AtomicU64::new(0),
+        }
     }
 
     /// Offers the vacant `slot`, which is the one at `index`.

@@ -67,7 +67,11 @@ impl Record {
     /// Describes a job without time limits.
     #[must_use]
     pub const fn started_at(started_ns: u64) -> Self {
-        Self { started_ns, soft_deadline_ns: Self::NEVER, hard_deadline_ns: Self::NEVER }
+        Self {
+            started_ns,
+            soft_deadline_ns: Self::NEVER,
+            hard_deadline_ns: Self::NEVER,
+        }
     }
 }
 
@@ -202,7 +206,9 @@ impl<T> Slab<T> {
     pub fn scan(&self, mut f: impl FnMut(Ticket, Record)) {
         for index in 0..self.claimed.load(Ordering::Relaxed) {
             // A slot is claimed before its page is there.
-            let Some(slot) = self.pages.get(index) else { continue };
+            let Some(slot) = self.pages.get(index) else {
+                continue;
+            };
             if let Some((generation, record)) = slot.record() {
                 f(Ticket::new(index, generation), record);
             }
@@ -210,21 +216,30 @@ impl<T> Slab<T> {
     }
 
     fn find_vacant(&self) -> Option<(u32, &Slot<T>)> {
-        self.free.pop(&self.pages).or_else(|| {
-            let index = self.claim_unused()?;
-            Some((index, self.pages.get_or_install(index)))
-        })
-        // All slots are claimed: another may have been freed since the first look.
-        .or_else(|| self.free.pop(&self.pages))
+        self.free
+            .pop(&self.pages)
+            .or_else(|| {
+                let index = self.claim_unused()?;
+                Some((index, self.pages.get_or_install(index)))
+            })
+            // All slots are claimed: another may have been freed since the first look.
+            .or_else(|| self.free.pop(&self.pages))
     }
 
     fn claim_unused(&self) -> Option<u32> {
         let step = |claimed| (claimed < MAX_JOBS).then_some(claimed + 1);
-        self.claimed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).ok()
+        self.claimed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
+            .ok()
     }
 
     fn reader<'a>(&'a self, ticket: Ticket, slot: &'a Slot<T>, pin: Pin<'a, T>) -> Reader<'a, T> {
-        Reader { slab: self, index: ticket.index(), slot, pin: Some(pin) }
+        Reader {
+            slab: self,
+            index: ticket.index(),
+            slot,
+            pin: Some(pin),
+        }
     }
 }
 

@@ -42,12 +42,10 @@ impl Occupancy {
         while len(seen) < limit(seen) {
             // `Acquire` pairs with the `Release` in `release`: who gets the place of a job
             // that left also finds its slot on the free list, and claims no new one.
-            match self.0.compare_exchange_weak(
-                seen,
-                seen + 1,
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
+            match self
+                .0
+                .compare_exchange_weak(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed)
+            {
                 Ok(_) => return true,
                 Err(now) => seen = now,
             }
@@ -66,7 +64,10 @@ const fn pack(limit: u32, len: u32) -> u64 {
     (limit as u64) << LEN_BITS | len as u64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half is the length")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half is the length"
+)]
 const fn len(word: u64) -> u32 {
     word as u32
 }

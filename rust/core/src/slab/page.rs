@@ -73,12 +73,9 @@ impl<T> Slot<T> {
         let filling = seen.filling();
 
         // `Acquire` pairs with the `Release` in `vacate`: the value before ours has left.
-        let claimed = self.state.compare_exchange(
-            seen.0,
-            filling.0,
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
+        let claimed =
+            self.state
+                .compare_exchange(seen.0, filling.0, Ordering::Acquire, Ordering::Relaxed);
         if claimed.is_err() {
             return Err(value);
         }
@@ -86,7 +83,11 @@ impl<T> Slot<T> {
         // SAFETY: our exchange set the filling phase, so the value is ours alone (rule 2).
         self.value.with_mut(|cell| unsafe { (*cell).write(value) });
 
-        let words = [record.started_ns, record.soft_deadline_ns, record.hard_deadline_ns];
+        let words = [
+            record.started_ns,
+            record.soft_deadline_ns,
+            record.hard_deadline_ns,
+        ];
         for (word, now) in self.record.iter().zip(words) {
             // `Release` pairs with the `Acquire` in `record`: a scan that reads this word
             // also sees that the job before is over, and discards what it has.
@@ -108,7 +109,11 @@ impl<T> Slot<T> {
     /// Wins the job of `generation`, for one caller only. `None` when the job is gone.
     pub(super) fn take(&self, generation: u64) -> Option<Claim<'_, T>> {
         let won = self.advance(generation, |seen| {
-            if seen.pins() == 0 { seen.taken() } else { seen.taken().pinned() }
+            if seen.pins() == 0 {
+                seen.taken()
+            } else {
+                seen.taken().pinned()
+            }
         })?;
         if won.pins() > 0 {
             return Some(Claim::Shared(Pin { slot: self }));
@@ -133,8 +138,14 @@ impl<T> Slot<T> {
             array::from_fn(|i| self.record[i].load(Ordering::Acquire));
         let after = State(self.state.load(Ordering::Relaxed));
 
-        let record = Record { started_ns, soft_deadline_ns, hard_deadline_ns };
-        before.same_job(after).then_some((before.generation(), record))
+        let record = Record {
+            started_ns,
+            soft_deadline_ns,
+            hard_deadline_ns,
+        };
+        before
+            .same_job(after)
+            .then_some((before.generation(), record))
     }
 
     /// Moves the state of a full slot to `step` of it, and returns what it found.
@@ -165,7 +176,9 @@ impl<T> Slot<T> {
     unsafe fn vacate(&self, state: State) -> T {
         // SAFETY: the caller vouches for being alone. The value is initialised, because the
         // taken phase follows the full one, and is read once, because nobody else is alone.
-        let value = self.value.with_mut(|cell| unsafe { (*cell).assume_init_read() });
+        let value = self
+            .value
+            .with_mut(|cell| unsafe { (*cell).assume_init_read() });
 
         // `Release` pairs with the `Acquire` in `fill`: nobody writes before we have read.
         self.state.store(state.vacant().0, Ordering::Release);
@@ -178,7 +191,8 @@ impl<T> Drop for Slot<T> {
         // `&mut` orders this after everything else, as does each access below.
         if State(self.state.load(Ordering::Relaxed)).is_full() {
             // SAFETY: a full slot holds an initialised value, and `&mut` makes us alone.
-            self.value.with_mut(|cell| unsafe { (*cell).assume_init_drop() });
+            self.value
+                .with_mut(|cell| unsafe { (*cell).assume_init_drop() });
         }
     }
 }
@@ -193,7 +207,9 @@ impl<T> Pin<'_, T> {
     pub(super) fn read<R>(&self, f: impl FnOnce(&T) -> R) -> R {
         // SAFETY: while we have a pin the value is initialised and only shared (rule 2), and
         // the reference ends with `f`, before `release` can run.
-        self.slot.value.with(|cell| f(unsafe { (*cell).assume_init_ref() }))
+        self.slot
+            .value
+            .with(|cell| f(unsafe { (*cell).assume_init_ref() }))
     }
 
     /// Ends the pin. When the job was taken and this was the last pin, the slot becomes vacant
@@ -298,7 +314,11 @@ unsafe fn page_from_raw<T>(first: *mut Slot<T>, page: usize) -> Box<[Slot<T>]> {
 }
 
 const fn page_len(page: usize) -> usize {
-    if page == 0 { 1 << FIRST_PAGE_BITS } else { 1 << (FIRST_PAGE_BITS as usize + page - 1) }
+    if page == 0 {
+        1 << FIRST_PAGE_BITS
+    } else {
+        1 << (FIRST_PAGE_BITS as usize + page - 1)
+    }
 }
 
 /// Returns the page of `index` and the offset in it, which is below the page's length.
@@ -307,7 +327,10 @@ const fn locate(index: u32) -> (usize, usize) {
     if index < 1 << FIRST_PAGE_BITS {
         (0, index as usize)
     } else {
-        ((bits - FIRST_PAGE_BITS + 1) as usize, (index - (1 << bits)) as usize)
+        (
+            (bits - FIRST_PAGE_BITS + 1) as usize,
+            (index - (1 << bits)) as usize,
+        )
     }
 }
 

@@ -88,7 +88,10 @@ impl State {
     /// With 262 143 pins there is no bit left for another. Each pin is a running call, so
     /// only unbounded recursion gets here.
     pub(super) const fn pinned(self) -> Self {
-        assert!(self.pins() < PINS, "a slot cannot be pinned more than 262143 times");
+        assert!(
+            self.pins() < PINS,
+            "a slot cannot be pinned more than 262143 times"
+        );
         Self(self.0 + ONE_PIN)
     }
 }

@@ -10,7 +10,10 @@ const GENERATION_BITS: u32 = u64::BITS - INDEX_BITS;
 
 const LAST_GENERATION: u64 = (1 << GENERATION_BITS) - 1;
 
-const _: () = assert!(MAX_JOBS == 1 << INDEX_BITS, "an index must fit its bits exactly");
+const _: () = assert!(
+    MAX_JOBS == 1 << INDEX_BITS,
+    "an index must fit its bits exactly"
+);
 
 /// Names one stay of one job in a [`Slab`](super::Slab).
 ///
@@ -57,7 +60,11 @@ impl Ticket {
 
 /// Returns the generation after `generation`, skipping 0 so that no ticket is 0.
 pub(super) const fn next_generation(generation: u64) -> u64 {
-    if generation >= LAST_GENERATION { 1 } else { generation + 1 }
+    if generation >= LAST_GENERATION {
+        1
+    } else {
+        generation + 1
+    }
 }
 
 #[cfg(test)]

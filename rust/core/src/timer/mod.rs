@@ -24,8 +24,8 @@
 
 mod places;
 
-use self::places::{Places, shrink_sparse};
 pub use self::places::Key;
+use self::places::{Places, shrink_sparse};
 
 /// Children per node.
 const ARITY: usize = 4;
@@ -63,7 +63,11 @@ impl<T> TimerHeap<T> {
     /// Creates an empty heap, without allocating.
     #[must_use]
     pub const fn new() -> Self {
-        Self { heap: Vec::new(), places: Places::new(), inserted: 0 }
+        Self {
+            heap: Vec::new(),
+            places: Places::new(),
+            inserted: 0,
+        }
     }
 
     /// Returns the number of entries.
@@ -90,7 +94,12 @@ impl<T> TimerHeap<T> {
         let key = self.places.occupy();
         let order = self.inserted;
         self.inserted += 1;
-        self.heap.push(Entry { deadline_ns, order, place: key.place(), value });
+        self.heap.push(Entry {
+            deadline_ns,
+            order,
+            place: key.place(),
+            value,
+        });
         self.sift_up(self.heap.len() - 1);
         key
     }
@@ -144,7 +153,9 @@ impl<T> TimerHeap<T> {
     /// Iterates over deadlines and values, in no particular order.
     #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &T)> {
-        self.heap.iter().map(|entry| (entry.deadline_ns, &entry.value))
+        self.heap
+            .iter()
+            .map(|entry| (entry.deadline_ns, &entry.value))
     }
 
     fn remove(&mut self, position: usize) -> (Key, T) {

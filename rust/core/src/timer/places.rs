@@ -81,7 +81,12 @@ impl Place {
 
 impl Places {
     pub(super) const fn new() -> Self {
-        Self { table: Vec::new(), first_unused: NO_PLACE, first_generation: 0, vacated: 0 }
+        Self {
+            table: Vec::new(),
+            first_unused: NO_PLACE,
+            first_generation: 0,
+            vacated: 0,
+        }
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -101,9 +106,14 @@ impl Places {
     }
 
     fn add(&mut self) {
-        let index = u32::try_from(self.table.len()).ok().filter(|&index| index != NO_PLACE);
+        let index = u32::try_from(self.table.len())
+            .ok()
+            .filter(|&index| index != NO_PLACE);
         self.first_unused = index.expect("a timer heap holds fewer than 2^32 - 1 entries");
-        self.table.push(Place { generation: self.first_generation, link: NO_PLACE });
+        self.table.push(Place {
+            generation: self.first_generation,
+            link: NO_PLACE,
+        });
     }
 
     /// Ends the use of a place and returns its key, which is stale from now on.
@@ -132,7 +142,10 @@ impl Places {
 
     pub(super) fn trim_when_sparse(&mut self, used: usize) {
         let len = self.table.len();
-        if len > KEPT_CAPACITY && used < len / 4 && self.vacated > len / 2 {
+        // A trim that finds a used place at the end gains nothing; the next one must wait for
+        // enough removals to pay for it, unless nothing is used and it is sure to succeed.
+        let paid = self.vacated >= len / 8 || used == 0;
+        if len > KEPT_CAPACITY && used < len / 4 && paid {
             self.trim();
         }
     }
@@ -156,7 +169,10 @@ impl Places {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "`add` refuses a place beyond 32 bits")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "`add` refuses a place beyond 32 bits"
+)]
 const fn narrow(index: usize) -> u32 {
     index as u32
 }

@@ -1,0 +1,113 @@
+# Everything that a user or a contributor runs. `make help` lists it.
+
+PYTHON   ?= python3
+VENV     ?= .venv
+BIN      := $(VENV)/bin
+CELERY   ?= celery>=5.4,<5.8
+DIST     := dist
+export CARGO_TERM_COLOR ?= auto
+
+RUST_SOURCES   := $(shell find rust/core rust/python Cargo.toml -name '*.rs' -o -name Cargo.toml -o -name Cargo.lock)
+PYTHON_SOURCES := $(shell find python celery_hybrid.data -type f -not -name '*.so' -not -name '*.pyc')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- set-up
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One wheel serves the virtual environment, the start-up tests and the demo.
+$(DIST)/.wheel: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md | $(BIN)/python
+	$(BIN)/python -m pip install --quiet 'maturin>=1.8,<2'
+	rm -rf $(DIST)
+	$(BIN)/maturin build --release --quiet --out $(DIST) --interpreter $(BIN)/python
+	touch $@
+
+$(VENV)/.demo: $(DIST)/.wheel
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(DIST)/*.whl
+	$(BIN)/python -m pip install --quiet '$(CELERY)' gevent redis -r examples/feed_crawler/requirements.txt
+	touch $@
+
+$(VENV)/.test: $(DIST)/.wheel pyproject.toml
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(DIST)/*.whl
+	$(BIN)/python -m pip install --quiet '$(CELERY)' --group test -r examples/feed_crawler/requirements.txt
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+.PHONY: wheel
+wheel: $(DIST)/.wheel ## Build the wheel into dist/
+
+.PHONY: brokers
+brokers: ## Install Redis and RabbitMQ from Debian's packages if they are missing (needs root)
+	./tests/install-brokers
+
+# -- use
+
+.PHONY: demo
+demo: $(VENV)/.demo ## Crawl feeds on hybrid.gevent and on stock gevent, and compare (BROKER=redis://… to use yours)
+	$(BIN)/python examples/feed_crawler/run.py --compare hybrid.gevent gevent $(if $(BROKER),--broker $(BROKER))
+
+# -- check
+
+.PHONY: test
+test: test-rust test-python ## Run all tests, with everything they need
+
+.PHONY: test-rust
+test-rust: ## Run the tests of the Rust core, loom's models included
+	cargo test --package hybrid-core
+	RUSTFLAGS='--cfg loom' cargo test --package hybrid-core --release --target-dir target/loom --test slab_loom
+
+.PHONY: test-python
+test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS='-k name' to choose)
+	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest $(ARGS)
+
+.PHONY: test-matrix
+test-matrix: brokers ## Run the Python tests against each minor release of Celery
+	for minor in 4 5 6 7; do \
+	  $(MAKE) test-python VENV=.venv-celery5$$minor CELERY="celery==5.$$minor.*" || exit 1; \
+	done
+
+.PHONY: lint
+lint: $(VENV)/.lint ## Check formats, lints, types, stubs, docs and import contracts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- --deny warnings
+	RUSTDOCFLAGS='--deny warnings' cargo doc --workspace --no-deps --document-private-items --quiet
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/stubtest hybrid._rust
+	$(BIN)/lint-imports
+
+.PHONY: fuzz
+fuzz: ## Fuzz the decoders and structures for a minute each (needs cargo-fuzz)
+	for target in $$(cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz list); do \
+	  (cd rust/fuzz && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $$target -- -max_total_time=60) || exit 1; \
+	done
+
+.PHONY: bench
+bench: $(VENV)/.test ## Measure ours beside stock, a short run
+	$(BIN)/python benches/pool.py --quick
+	$(BIN)/python benches/timer.py --quick
+	$(BIN)/python benches/micro_decode.py --quick
+	$(BIN)/python benches/startup.py --quick
+
+.PHONY: bench-full
+bench-full: $(VENV)/.test ## The whole measurement, into benches/results/
+	$(BIN)/python benches/pool.py
+	$(BIN)/python benches/timer.py
+	$(BIN)/python benches/micro_decode.py
+	$(BIN)/python benches/startup.py
+	cargo bench --package hybrid-core
+
+.PHONY: clean
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) .venv-celery5* $(DIST) target

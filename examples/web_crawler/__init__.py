@@ -1,0 +1,1 @@
+"""A web crawler on Celery: follows the links of one site, each page once, within limits."""

@@ -1,0 +1,1 @@
+"""kombu transports whose messages are decoded in Rust."""

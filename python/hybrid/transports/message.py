@@ -1,0 +1,87 @@
+"""Messages of virtual transports, decoded in Rust wherever that gives what kombu gives.
+
+:func:`decode_envelope` turns the text of an envelope into what :class:`Message` is made of, and
+:class:`Message` decodes its body when the payload is read. Both use kombu's own code for every
+input that Rust does not take, so values and errors are kombu's on all inputs.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Union
+
+from kombu.serialization import registry
+from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads as kombu_loads
+
+from hybrid import _rust
+from hybrid._rust import Delivery
+
+JSON = "application/json"
+
+# kombu has no public way to ask for these; `test_decoding` fails when a release moves them.
+_decoders = registry._decoders
+_disabled = registry._disabled_content_types
+
+
+def decode_envelope(data: Union[str, bytes]) -> Union[Delivery, Any]:
+    """Decode the text of one envelope.
+
+    Returns:
+        A delivery, or what ``kombu.utils.json.loads`` returns when Rust does not take the
+        input. :class:`Message` accepts either.
+
+    Raises:
+        ValueError: kombu's, for text that is not JSON.
+    """
+    try:
+        return _rust.decode_envelope(data)
+    except _rust.DecodeError:
+        return kombu_loads(bytes_to_str(data))
+
+
+class Message(virtual.Message):
+    """A message of a virtual transport whose envelope and JSON body are decoded in Rust.
+
+    Args:
+        payload: A delivery, or an envelope as kombu decodes it.
+        channel: The channel that received it.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        if type(payload) is not Delivery:
+            super().__init__(payload, channel, **kwargs)
+            return
+        # What the two constructors of kombu do, minus what a delivery has behind it: the body
+        # is in bytes and not compressed. Attribute by attribute, because a call costs more
+        # than all of them.
+        self._delivery = payload
+        self.errors: list[Any] = []
+        self.channel = channel
+        self.delivery_tag = payload.delivery_tag
+        self.content_type = payload.content_type
+        self.content_encoding = payload.content_encoding
+        self.delivery_info = payload.delivery_info or {}
+        self.headers = payload.headers or {}
+        self.properties = payload.properties
+        self.body = payload.body
+        self.accept = kwargs.get("accept")
+        self._decoded_cache = None
+        self._state = "RECEIVED"
+
+    @cached_property
+    def _raw(self) -> Any:
+        """The whole envelope, which kombu keeps and hybrid decodes when somebody asks."""
+        return kombu_loads(bytes_to_str(self._delivery.raw))
+
+    def _decode(self) -> Any:
+        body = self.body
+        if self.content_type == JSON and body and _decoders.get(JSON) is kombu_loads:
+            accept = self.accept
+            if JSON in accept if accept is not None else JSON not in _disabled:
+                try:
+                    return _rust.loads(body)
+                except _rust.DecodeError:
+                    pass
+        return super()._decode()

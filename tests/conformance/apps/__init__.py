@@ -1,0 +1,1 @@
+"""Celery projects that the workers under test import."""

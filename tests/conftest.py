@@ -1,0 +1,172 @@
+"""Options, real brokers and the choice of pools for all tests that start workers.
+
+``--pools`` and ``--brokers`` choose what the conformance and integration tests run on. A missing
+broker or pool skips locally, and fails when ``CI=true``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any, Iterator
+
+import celery
+import pytest
+
+from harness.brokers import Brokers, MissingServerError, Space
+from harness.worker import Worker
+
+STOCK_POOLS = ("gevent", "eventlet")
+HYBRID_POOLS = ("hybrid.gevent", "hybrid.eventlet")
+BROKERS = ("redis", "rabbitmq")
+CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("celery-hybrid")
+    group.addoption(
+        "--pools",
+        default="",
+        help="comma-separated pools to test, of gevent, eventlet, hybrid.gevent, hybrid.eventlet; "
+        "the default is all four for conformance and the two hybrid ones for integration",
+    )
+    group.addoption(
+        "--brokers", default=",".join(BROKERS), help="comma-separated, of redis, rabbitmq"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "stock_fails(reason, pools=..., brokers=..., before=..., since=...): stock pools must fail "
+        "this test, hybrid pools must pass it. The day a stock pool passes, the run fails and "
+        "the mark goes. `before` and `since` bound the Celery version, as (5, 6).",
+    )
+    config.addinivalue_line(
+        "markers", "dedicated: starts workers of its own, because it stops or configures them"
+    )
+
+
+def _is_for_brokers(item: pytest.Item) -> bool:
+    folder = Path(__file__).parent
+    return any(folder / name in item.path.parents for name in ("conformance", "integration"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not _is_for_brokers(item):
+            continue
+        # Sockets that celery, kombu and redis-py leave to the collector in the *client* process
+        # say nothing about the worker under test.
+        item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning"))
+        item.add_marker(
+            pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+        )
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        for mark in item.iter_markers("stock_fails"):
+            if _is_expected_to_fail(mark, params):
+                # Only assertions: a broken rig or a typo in the test must not count as expected.
+                item.add_marker(
+                    pytest.mark.xfail(reason=mark.args[0], strict=True, raises=AssertionError)
+                )
+
+
+def _is_expected_to_fail(mark: pytest.Mark, params: dict[str, Any]) -> bool:
+    return (
+        params.get("pool") in mark.kwargs.get("pools", STOCK_POOLS)
+        and params.get("broker", "") in mark.kwargs.get("brokers", BROKERS)
+        and mark.kwargs.get("since", (0, 0)) <= CELERY < mark.kwargs.get("before", (99, 0))
+    )
+
+
+def _chosen(config: pytest.Config, option: str, default: tuple[str, ...]) -> list[str]:
+    text = config.getoption(option)
+    return [word.strip() for word in text.split(",") if word.strip()] or list(default)
+
+
+def parametrize_workers(metafunc: pytest.Metafunc, pools: tuple[str, ...]) -> None:
+    """Run a test that asks for ``pool`` or ``broker`` once per chosen pool and broker."""
+    # Session scope makes pytest group the tests by worker, so that each starts once.
+    if "pool" in metafunc.fixturenames:
+        chosen = _chosen(metafunc.config, "--pools", pools)
+        metafunc.parametrize("pool", chosen, indirect=True, scope="session")
+    if "broker" in metafunc.fixturenames:
+        chosen = _chosen(metafunc.config, "--brokers", BROKERS)
+        metafunc.parametrize("broker", chosen, indirect=True, scope="session")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    parametrize_workers(
+        metafunc,
+        HYBRID_POOLS
+        if "integration" in metafunc.definition.path.parts
+        else (*STOCK_POOLS, *HYBRID_POOLS),
+    )
+
+
+def _missing(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def pool(request: pytest.FixtureRequest) -> str:
+    """What goes behind ``-P``."""
+    name: str = request.param
+    package, _, hub = name.rpartition(".")
+    for module in filter(None, (package, hub)):
+        if importlib.util.find_spec(module) is None:
+            _missing(f"-P {name} needs the package {module}, which is not installed")
+    return name
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> str:
+    """``redis`` or ``rabbitmq``."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    started = Brokers(tmp_path_factory.mktemp("brokers"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where worker logs go."""
+    return tmp_path_factory.mktemp("workers")
+
+
+@pytest.fixture(scope="session")
+def shared_space(brokers: Brokers, broker: str, pool: str) -> Space:
+    """The space of the worker that the tests of one pool and broker share."""
+    return _open_space(brokers, broker)
+
+
+@pytest.fixture
+def space(brokers: Brokers, broker: str) -> Space:
+    """A space that this test has to itself."""
+    return _open_space(brokers, broker)
+
+
+def _open_space(brokers: Brokers, broker: str) -> Space:
+    try:
+        return brokers.space(broker)
+    except MissingServerError as exc:
+        _missing(str(exc))
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> Any:
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Worker) and value.child.log.exists():
+                report.sections.append((f"log of {value}", value.child.tail()))
+    return report
