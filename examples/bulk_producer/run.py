@@ -20,7 +20,7 @@ if EXAMPLES not in sys.path:
 
 try:
     from celery import Celery
-    from launch import Child, LaunchError, Worker, ending_on_sigterm, redis_for
+    from launch import Child, LaunchError, Worker, ending_on_sigterm, own_queue, redis_for
     from launch.process import Deadline
     from launch.worker import POOLS
 
@@ -46,12 +46,11 @@ def publish_and_run(options: argparse.Namespace, directory: Path) -> dict[str, A
             "BULK_PRODUCER_REDIS": redis_url,
             "BULK_PRODUCER_QUEUE": queue,
         }
-        arrivals = Arrivals(redis_url, queue)
-        stack.callback(arrivals.drop)
         app = Celery("bulk_producer", broker=broker)
         app.conf.task_default_queue = queue
-        stack.callback(app.close)
-        stack.callback(drop_queue, app, queue)
+        stack.enter_context(own_queue(app))
+        arrivals = Arrivals(redis_url, queue)
+        stack.callback(arrivals.drop)
         deadline = Deadline(options.deadline)
 
         producer = stack.enter_context(
@@ -113,11 +112,6 @@ def publish_and_run(options: argparse.Namespace, directory: Path) -> dict[str, A
             "arrived": counted[0],
             "runs": arrivals.count()[1],
         }
-
-
-def drop_queue(app: Celery, queue: str) -> None:
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_delete(queue)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

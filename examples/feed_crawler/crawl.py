@@ -19,7 +19,7 @@ from sys import executable
 from typing import Any
 
 from celery import Celery
-from launch import Child, LaunchError, Worker, redis_for
+from launch import Child, LaunchError, Worker, own_queue, redis_for
 from launch.process import Deadline, Usage
 
 from feed_crawler.app import create_app
@@ -150,8 +150,7 @@ def run_crawl(pool: str, plan: Plan, directory: Path, watch: Watcher) -> Crawl:
         store = stack.enter_context(closing(Store(settings.database)))
         store.add_feeds(plan.urls or feed_urls(plan.feeds, web.ports if web else []))
         app = create_app(settings)
-        stack.callback(app.close)
-        stack.callback(drop_queue, app, settings.queue)
+        stack.enter_context(own_queue(app))
 
         began = time.monotonic()
         worker = stack.enter_context(
@@ -288,9 +287,3 @@ class LocalWeb(Child):
         with opener.open(f"http://127.0.0.1:{self.ports[0]}/stats", timeout=10) as answer:
             counts: dict[str, Any] = loads(answer.read())
         return counts
-
-
-def drop_queue(app: Celery, queue: str) -> None:
-    """Delete the crawl's queue, so that nothing of it stays on a broker of the user's."""
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_delete(queue)

@@ -77,9 +77,9 @@ def crawl_table(crawl: Crawl, plan: Plan) -> Group:
     rounds = crawl.rounds
     row("feeds", *(str(r.feeds) for r in rounds))
     row("seconds", *(f"{r.seconds:.1f}" for r in rounds))
-    row("feeds/s", *(f"[bold]{r.feeds_per_s:.0f}[/]" for r in rounds))
-    row("feeds/s, first 90 %", *(f"{r.feeds_per_s_90:.0f}" for r in rounds))
-    row("tasks/s", *(f"{r.tasks_per_s:.0f}" for r in rounds))
+    row("feeds/s", *(f"[bold]{r.feeds_per_s:.3g}[/]" for r in rounds))
+    row("feeds/s, first 90 %", *(f"{r.feeds_per_s_90:.3g}" for r in rounds))
+    row("tasks/s", *(f"{r.tasks_per_s:.3g}" for r in rounds))
     row("worker CPU, ms per task", *(f"{r.cpu_ms_per_task:.2f}" for r in rounds))
     row("worker CPU, % of one core", *(f"{100 * r.cpu_s / r.seconds:.0f}" for r in rounds))
     if not plan.urls:

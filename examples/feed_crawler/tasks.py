@@ -73,16 +73,16 @@ class ArticleTask(RecordedTask):
 
 
 @app.task(bind=True, base=FeedTask, throws=(FetchError,), **RETRYING)
-def fetch_feed(self: Task, url: str, reserved: bool = False) -> None:
+def fetch_feed(self: Task, url: str, turn_of: int = -1) -> None:
     """Fetch a feed if it has changed, parse it, and send its entries on.
 
     Args:
         self: The task.
         url: The feed's key in the store.
-        reserved: The countdown of this very message was the wait for the site.
+        turn_of: The try, from 0, whose wait for the site was the countdown of this message.
     """
     fetcher, limiter = outside(os.getpid())
-    if not take_turn(self, limiter, url, reserved):
+    if not take_turn(self, limiter, url, turn_of):
         return
     validators = STORE.validators(url)
     try:
@@ -148,10 +148,10 @@ def store_entries(
 
 
 @app.task(bind=True, base=ArticleTask, throws=(FetchError,), **RETRYING)
-def fetch_article(self: Task, feed_url: str, guid: str, link: str, reserved: bool = False) -> None:
+def fetch_article(self: Task, feed_url: str, guid: str, link: str, turn_of: int = -1) -> None:
     """Fetch the page of an entry and keep its text."""
     fetcher, limiter = outside(os.getpid())
-    if not take_turn(self, limiter, link, reserved):
+    if not take_turn(self, limiter, link, turn_of):
         return
     response = follow(fetcher, link, {}, lambda hop: sleep_turn(limiter, hop))
     if response.status != 200:
@@ -160,20 +160,27 @@ def fetch_article(self: Task, feed_url: str, guid: str, link: str, reserved: boo
         STORE.finish_article(feed_url, guid, text=article_text(response.body))
 
 
-def take_turn(task: Task, limiter: SiteLimiter, url: str, reserved: bool) -> bool:
+def take_turn(task: Task, limiter: SiteLimiter, url: str, turn_of: int) -> bool:
     """Wait for the turn of the site of ``url``, here or in the broker.
 
     Returns:
         Whether the task may go on. If not, its message was sent again with a countdown that ends
         at the reserved moment, and this run is over.
     """
-    if reserved and not task.request.retries:
+    this_try = task.request.retries
+    if turn_of == this_try:
         return True
     wait = limiter.reserve(url)
     if wait <= PATIENCE:
         time.sleep(wait)
         return True
-    task.apply_async(task.request.args, {**task.request.kwargs, "reserved": True}, countdown=wait)
+    # Not `task.retry`: waiting for a turn is no failure and must not use up a try.
+    task.apply_async(
+        task.request.args,
+        {**task.request.kwargs, "turn_of": this_try},
+        countdown=wait,
+        retries=this_try,
+    )
     return False
 
 

@@ -4,6 +4,7 @@ Everything here is a context manager: leaving the block ends what the block star
 also after an error or Ctrl-C. Nothing listens anywhere but on 127.0.0.1.
 """
 
+from launch.broker import own_queue
 from launch.errors import LaunchError
 from launch.process import Child, ending_on_sigterm
 from launch.redis import EmbeddedRedis, redis_for
@@ -15,5 +16,6 @@ __all__ = [
     "LaunchError",
     "Worker",
     "ending_on_sigterm",
+    "own_queue",
     "redis_for",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ class Worker(Child):
         queue: The only queue it consumes.
         log: Where its log goes.
         env: Added to our environment.
+
+    Raises:
+        LaunchError: The package behind ``pool`` is not installed.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Worker(Child):
         log: Path,
         env: Mapping[str, str],
     ) -> None:
+        check_installed(pool)
         self.app = app
         self.nodename = f"{queue}@localhost"
         command = [
@@ -78,6 +83,18 @@ class Worker(Child):
             if reply and self.nodename in reply:
                 return sum(reply[self.nodename]["total"].values())
         raise LaunchError(self.describe_failure("did not answer `inspect stats` within 10 s"))
+
+
+def check_installed(pool: str) -> None:
+    """Raise :class:`LaunchError` with the way out if the package behind ``pool`` is missing."""
+    package, _, hub = pool.rpartition(".")
+    for module, wanted in ((package, "hybrid"), (hub, "gevent"), (hub, "eventlet")):
+        if module == wanted and importlib.util.find_spec(module) is None:
+            name = f"celery-hybrid[{hub}]" if module == "hybrid" else module
+            raise LaunchError(
+                f"-P {pool}: {sys.executable} has no package {module}; "
+                f"run `{sys.executable} -m pip install {name}`"
+            )
 
 
 def celery_command() -> list[str]:

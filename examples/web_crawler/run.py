@@ -23,7 +23,7 @@ if EXAMPLES not in sys.path:
 
 try:
     from celery import Celery
-    from launch import Child, LaunchError, Worker, ending_on_sigterm, redis_for
+    from launch import Child, LaunchError, Worker, ending_on_sigterm, own_queue, redis_for
     from launch.process import Deadline
     from launch.worker import POOLS
 
@@ -46,12 +46,11 @@ def crawl(options: argparse.Namespace, directory: Path) -> dict[str, Any]:
         broker = options.broker or redis_url
         queue = f"web-crawler-{uuid.uuid4().hex[:8]}"
         start = options.url or start_site(options.pages, directory, stack)
-        frontier = Frontier(redis_url, queue, options.max_pages)
-        stack.callback(frontier.drop)
         app = Celery("web_crawler", broker=broker)
         app.conf.task_default_queue = queue
-        stack.callback(app.close)
-        stack.callback(drop_queue, app, queue)
+        stack.enter_context(own_queue(app))
+        frontier = Frontier(redis_url, queue, options.max_pages)
+        stack.callback(frontier.drop)
         worker = stack.enter_context(
             Worker(
                 app,
@@ -108,11 +107,6 @@ def start_site(pages: int, directory: Path, stack: ExitStack) -> str:
         )
     )
     return str(json.loads(site.first_line(timeout=15))["start"])
-
-
-def drop_queue(app: Celery, queue: str) -> None:
-    with app.connection_for_write() as connection:
-        connection.default_channel.queue_delete(queue)
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -12,8 +12,8 @@ Importing this package imports nothing that touches sockets or threads.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+# `typing` takes longer to import than everything that the start-up file does.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
@@ -44,8 +44,13 @@ def __getattr__(name: str) -> Any:
         return __version__
     if name in ("gevent", "eventlet"):
         # Celery resolves `worker_pool = "hybrid.gevent"` to the attribute `gevent` of this
-        # module, and wants the pool. It is too late to patch: the pool says what to do.
+        # module, and wants the pool. That works once: from then on, the attribute is the
+        # module, so Celery gets to know the name.
         from importlib import import_module
 
-        return import_module(f"hybrid.{name}").TaskPool
+        from hybrid import _boot
+
+        pool = import_module(f"hybrid.{name}").TaskPool
+        _boot.name_pools()
+        return pool
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,17 +27,23 @@ POOLS = {"hybrid.gevent": "gevent", "hybrid.eventlet": "eventlet"}
 
 
 def arm() -> None:
-    """Get ready to patch if the command line of this process asks for one of our pools."""
-    if os.environ.get("HYBRID_NO_BOOT"):
+    """Get ready to patch if the command line of this process asks for one of our pools.
+
+    Calling it again does nothing: in a virtual environment, site runs each file twice.
+    """
+    if os.environ.get("HYBRID_NO_BOOT") or _watcher() is not None:
         return
-    argv = getattr(sys, "orig_argv", None) or sys.argv
-    if "multi" in argv:  # it starts the workers, and is none itself
+    # Unlike `sys.orig_argv`, without the options of the interpreter, of which one is `-P`.
+    argv = getattr(sys, "argv", ())
+    if _is_multi(argv):
         return
-    pool = requested_pool(argv)
-    if pool == "custom":
-        pool = os.environ.get("CELERY_CUSTOM_WORKER_POOL", "").partition(":")[0]
-    if pool in POOLS:
-        sys.meta_path.insert(0, _CeleryWatcher(POOLS[pool]))
+    hub = requested_hub(argv)
+    if hub is None:
+        return
+    if "celery" in sys.modules:
+        patch(hub)
+    else:
+        sys.meta_path.insert(0, _CeleryWatcher(hub))
 
 
 def patch(hub: str) -> None:
@@ -45,11 +51,25 @@ def patch(hub: str) -> None:
     from hybrid import patching
 
     patching.patch(hub)
-    concurrency = sys.modules.get("celery.concurrency")
-    if concurrency is not None:
-        _name_pools(concurrency)
-    elif not any(isinstance(finder, _CeleryWatcher) for finder in sys.meta_path):
+    if "celery.concurrency" in sys.modules:
+        name_pools()
+    elif _watcher() is None:
         sys.meta_path.insert(0, _CeleryWatcher(None))
+
+
+def name_pools() -> None:
+    """Let Celery know our pools by the names that users type; it must have been imported."""
+    aliases = sys.modules["celery.concurrency"].ALIASES
+    for name in POOLS:
+        aliases[name] = f"{name}:TaskPool"
+
+
+def requested_hub(argv: Sequence[str]) -> str | None:
+    """Return the hub of the pool that a command line asks for, if it is one of ours."""
+    pool = requested_pool(argv)
+    if pool == "custom":
+        pool = os.environ.get("CELERY_CUSTOM_WORKER_POOL", "").partition(":")[0]
+    return POOLS.get(pool) if pool else None
 
 
 def requested_pool(argv: Sequence[str]) -> str | None:
@@ -75,9 +95,16 @@ def requested_pool(argv: Sequence[str]) -> str | None:
     return None
 
 
-def _name_pools(concurrency: ModuleType) -> None:
-    for name in POOLS:
-        concurrency.ALIASES[name] = f"{name}:TaskPool"
+def _is_multi(argv: Sequence[str]) -> bool:
+    """Tell whether this is ``celery multi``, which starts the workers and is none itself."""
+    for before, arg in zip(argv, argv[1:]):
+        if arg in ("worker", "multi") and before not in ("-A", "--app"):
+            return arg == "multi"
+    return False
+
+
+def _watcher() -> _CeleryWatcher | None:
+    return next((found for found in sys.meta_path if isinstance(found, _CeleryWatcher)), None)
 
 
 class _CeleryWatcher:
@@ -86,9 +113,7 @@ class _CeleryWatcher:
     def __init__(self, hub: str | None) -> None:
         self._hub = hub
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
         if fullname == "celery" and self._hub is not None:
             hub, self._hub = self._hub, None
             from hybrid import patching
@@ -96,11 +121,12 @@ class _CeleryWatcher:
             patching.patch(hub)
         elif fullname == "celery.concurrency":
             sys.meta_path.remove(self)
-            from importlib.machinery import PathFinder
+            # The finders of others, tracers for one, have their say as if we were not there.
+            from importlib.util import find_spec
 
-            spec = PathFinder.find_spec(fullname, path, target)
+            spec = find_spec(fullname)
             if spec is not None and spec.loader is not None:
-                spec.loader = _NamingLoader(spec.loader)
+                spec.loader = _NamingLoader(spec.loader)  # type: ignore[assignment]
             return spec
         return None
 
@@ -120,4 +146,4 @@ class _NamingLoader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _name_pools(module)
+        name_pools()

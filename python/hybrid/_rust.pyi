@@ -1,4 +1,4 @@
-from typing import Any, final
+from typing import Any, Callable, TypeVar, final
 
 @final
 class DecodeError(ValueError):
@@ -54,3 +54,139 @@ def loads(data: str | bytes, /) -> Any:
     Raises:
         DecodeError: kombu might read the input differently, or not at all.
     """
+
+#: The version of the distribution.
+__version__: str
+
+class SlabFullError(Exception):
+    """The slab holds as many jobs as its limit allows."""
+
+@final
+class Slab:
+    """Jobs in flight, addressed by ticket. Lock-free, and safe to use from any thread.
+
+    A ticket is a positive number below 2**64 that is never handed out again; one that is stale
+    or made up finds nothing. Times are seconds of one monotonic clock, kept to the nanosecond.
+
+    Args:
+        limit: How many jobs it admits, 2**20 at most.
+    """
+
+    def __new__(cls, limit: int) -> Slab: ...
+    @property
+    def limit(self) -> int:
+        """How many jobs the slab admits."""
+
+    def set_limit(self, limit: int) -> None:
+        """Change the limit. A smaller one removes nothing and refuses new jobs."""
+
+    def insert(
+        self,
+        job: object,
+        started: float,
+        soft_deadline: float | None = None,
+        hard_deadline: float | None = None,
+    ) -> int:
+        """Add a job and return its ticket.
+
+        Raises:
+            SlabFullError: The limit is reached.
+        """
+
+    def get(self, ticket: int) -> Any:
+        """Return the job behind ``ticket``, or ``None`` when it is gone."""
+
+    def take(self, ticket: int) -> Any:
+        """Remove and return the job behind ``ticket``, or ``None`` when it is gone.
+
+        Of several callers with one ticket, exactly one gets the job.
+        """
+
+    def scan(self) -> list[tuple[int, float, float | None, float | None]]:
+        """Return ticket, start, soft and hard deadline of each job, in no particular order."""
+
+    def __len__(self) -> int: ...
+
+_Entry = TypeVar("_Entry", bound=TimerEntry)
+
+class TimerEntry:
+    """One scheduled call, with the attributes of :class:`kombu.asynchronous.timer.Entry`.
+
+    Subclasses say what it means to call it. Belongs to the first heap it is pushed to.
+    """
+
+    def __new__(
+        cls: type[_Entry],
+        fun: Callable[..., object],
+        args: Any = None,
+        kwargs: dict[str, Any] | None = None,
+    ) -> _Entry: ...
+    @property
+    def fun(self) -> Any: ...
+    @property
+    def args(self) -> Any: ...
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """A new dict when there are none."""
+
+    @property
+    def eta(self) -> float:
+        """When it is due, as given to the last push, in seconds."""
+
+    @property
+    def priority(self) -> int: ...
+    @property
+    def entry(self: _Entry) -> _Entry:
+        """The entry itself."""
+
+    @property
+    def tref(self: _Entry) -> _Entry:
+        """The entry itself."""
+
+    @property
+    def canceled(self) -> bool:
+        """Whether it was cancelled since the last push. Setting it cancels."""
+
+    @canceled.setter
+    def canceled(self, canceled: bool) -> None: ...
+    @property
+    def cancelled(self) -> bool: ...
+    @cancelled.setter
+    def cancelled(self, canceled: bool) -> None: ...
+    def cancel(self) -> None:
+        """Take it out of its heap. Harmless when it is not in there."""
+
+@final
+class TimerHeap:
+    """Entries by time, those of one time by insertion. Safe to use from any thread.
+
+    Times are seconds of one monotonic clock, kept to the nanosecond.
+    """
+
+    def __new__(cls) -> TimerHeap: ...
+    def push(self, entry: TimerEntry, eta: float, priority: int = 0) -> bool:
+        """Add ``entry``, or move it; tell whether it is the earliest now.
+
+        Args:
+            priority: Kept for whoever asks; does not change the order.
+
+        Raises:
+            ValueError: ``eta`` is not a number, or the entry belongs to another heap.
+        """
+
+    def expire(self, now: float, limit: int) -> list[Any]:
+        """Remove and return the entries due at ``now``, ``limit`` at most, in order."""
+
+    def next_eta(self) -> float | None:
+        """Return the time of the earliest entry, or ``None`` without one."""
+
+    def entries(self) -> list[Any]:
+        """Return all entries, in no particular order."""
+
+    def clear(self) -> None:
+        """Remove all entries, without cancelling them."""
+
+    def memory_bytes(self) -> int:
+        """Return the size of the heap's buffers, without the entries."""
+
+    def __len__(self) -> int: ...

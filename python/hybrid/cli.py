@@ -1,60 +1,18 @@
-"""The command lines: ``python -m hybrid …`` and what ``celery`` shows of this package."""
+"""What we add to the ``celery`` command, and ``python -m hybrid`` runs of it.
+
+Celery loads this module as one of its plug-ins whenever its command line runs. That is after
+the choices for ``-P`` have been made, and too late to patch.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from typing import Any
 
 import click
+from celery import concurrency
+from celery.bin import worker
 
 from hybrid import _boot, patching
-from hybrid.errors import NotPatchedError
-
-USAGE = """\
-Usage: python -m hybrid worker -A proj -P hybrid.gevent [any option of `celery worker`]
-
-The same as `celery -A proj worker -P hybrid.gevent`, without the start-up file that
-`pip install celery-hybrid` brings: for installations that lack it, such as those by
-`pip install --target`.
-
-Pools: hybrid.gevent, hybrid.eventlet
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run ``python -m hybrid``: patch for the pool that is asked for, then run Celery.
-
-    Raises:
-        NotPatchedError: The command line names none of our pools.
-    """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] in ("-h", "--help", "help"):
-        print(USAGE, end="")
-        return
-    pool = _boot.requested_pool(argv)
-    if pool not in _boot.POOLS:
-        what = f"the pool {pool!r} is none of ours" if pool else "no pool is named"
-        raise NotPatchedError(
-            f"python -m hybrid: {what}; type "
-            '"python -m hybrid worker -A proj -P hybrid.gevent -c 1000"'
-        )
-    _boot.patch(_boot.POOLS[pool])
-    # Celery wants `-A` before its command; users of `python -m hybrid worker` may not.
-    app, rest = _take_app(argv)
-    sys.argv = ["celery", *app, *rest]
-    from celery.bin.celery import main as celery_main
-
-    sys.exit(celery_main())
-
-
-def _take_app(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split ``argv`` into the option that names the app and everything else."""
-    for index, arg in enumerate(argv):
-        if arg in ("-A", "--app"):
-            return argv[index : index + 2], argv[:index] + argv[index + 2 :]
-        if arg.startswith(("-A", "--app=")):
-            return [arg], argv[:index] + argv[index + 1 :]
-    return [], argv
 
 
 @click.command("hybrid", hidden=True)
@@ -70,23 +28,33 @@ def plugin() -> None:
         click.echo(f"  -P {pool}: {there}")
 
 
-def _let_click_take_our_pools() -> None:
-    """Let ``-P`` take our names where the start-up file could not give them to Celery.
+def run() -> Any:
+    """Run Celery's command line for ``python -m hybrid``, in a process that is patched."""
+    worker.detach = _detach
+    from celery.bin.celery import main
 
-    Celery loads its plug-ins after the choices for ``-P`` have been made, and too late to
-    patch. With the names known, the pool itself is reached, which says what to type; without
-    them, the user would read that there is no such pool.
+    return main()
+
+
+_celery_detach = worker.detach
+
+
+def _detach(path: str, argv: list[str], **options: Any) -> Any:
+    """Go to the background (``-D``) as ``python -m hybrid``, not as ``python -m celery``."""
+    return _celery_detach(path, ["-m", "hybrid", *argv[2:]], **options)
+
+
+class _WorkersPool(worker.WorkersPool):  # type: ignore[misc]
+    """Takes our pools for ``-P`` where no start-up file has given Celery their names.
+
+    They are not shown among the choices: the help of ``celery worker`` is Celery's own.
     """
-    from celery import concurrency
-    from celery.bin.worker import WORKERS_POOL
 
-    if patching.is_patched("gevent") or patching.is_patched("eventlet"):
-        return
-    for name in _boot.POOLS:
-        concurrency.ALIASES.setdefault(name, f"{name}:TaskPool")
-    WORKERS_POOL.choices = tuple(WORKERS_POOL.choices) + tuple(
-        name for name in _boot.POOLS if name not in WORKERS_POOL.choices
-    )
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value in _boot.POOLS and value not in self.choices:
+            patching.require(_boot.POOLS[value])
+            return concurrency.get_implementation(f"{value}:TaskPool")
+        return super().convert(value, param, ctx)
 
 
-_let_click_take_our_pools()
+patching.specialise(worker.WORKERS_POOL, _WorkersPool)

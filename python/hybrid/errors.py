@@ -7,7 +7,7 @@ class HybridError(Exception):
     """Base of all errors raised by this package."""
 
 
-class NotPatchedError(HybridError, SystemExit):
+class NotPatchedError(SystemExit, HybridError):
     """The standard library is not patched for the hub that is asked for.
 
     Leaving it uncaught ends the process with the message and exit status 1, without a

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from celery import signals
 
 from hybrid import hubs, patching
 from hybrid.hubs.base import Hub
 from hybrid.worker import attach, pool, timer
-from hybrid.worker.job import Callback, Job
 
 __all__ = ["TaskPool", "Timer"]
 
@@ -34,6 +31,7 @@ class TaskPool(pool.TaskPool):
     Timer = Timer
     get_hub = staticmethod(_get_hub)
     spelling = "hybrid.eventlet"
+    apply_signal = signals.eventlet_pool_apply
 
     def on_start(self) -> None:
         super().on_start()
@@ -43,12 +41,6 @@ class TaskPool(pool.TaskPool):
         signals.eventlet_pool_preshutdown.send(sender=self)
         super().on_stop()
         signals.eventlet_pool_postshutdown.send(sender=self)
-
-    def on_apply(
-        self, target: Callback, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any
-    ) -> Job:
-        signals.eventlet_pool_apply.send(sender=self, target=target, args=args, kwargs=kwargs)
-        return super().on_apply(target, args, kwargs, *rest, **options)
 
 
 attach.attach()

@@ -86,6 +86,18 @@ def specialise(instance: Any, cls: type) -> None:
     instance.__class__ = cls
 
 
+def replace_items(mapping: dict[str, str], items: dict[str, str]) -> None:
+    """Overwrite entries of ``mapping``, a registry of another package.
+
+    Raises:
+        KeyError: The registry has no such entry: this release of the package is not known.
+    """
+    for key, value in items.items():
+        if key not in mapping:
+            raise KeyError(key)
+        mapping[key] = value
+
+
 def _patch_gevent() -> None:
     import gevent.monkey
     import gevent.signal

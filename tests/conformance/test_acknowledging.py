@@ -45,7 +45,8 @@ def test_a_rejected_message_is_gone(client: Celery, journal: Journal, tag: str) 
     journal.wait_for(tag, "run")
     assert client.signature("add", (1, 1)).delay().get(timeout=15) == 2
     assert journal.count(tag) == 1
-    assert result.state in (states.PENDING, states.STARTED)
+    # Celery 5.7 stores a failure here, older ones leave the state alone.
+    assert result.state != states.SUCCESS
 
 
 def test_a_message_rejected_with_requeue_comes_again(

@@ -66,13 +66,27 @@ def test_terminate_stops_a_running_task(
         result.get(timeout=10)
     journal.wait_for(result.id, "finally", within=5)
     assert result.state == states.REVOKED
-    events.wait_for(result.id, "task-revoked")
-    assert events.kinds(result.id).count("task-revoked") == 1
-    assert "task-succeeded" not in events.kinds(result.id)
+    assert events.wait_for(result.id, "task-revoked")["terminated"] is True
     assert journal.wait_for(f"signals:{result.id}", "revoked")[0]["terminated"] is True
     eventually(
         lambda: result.id not in [task["id"] for task in worker.inspect().active()], "a free slot"
     )
+
+
+@pytest.mark.stock_fails("stock green pools report a terminated task as succeeded, too")
+def test_a_terminated_task_sends_one_task_revoked_and_no_task_succeeded(
+    client: Celery, worker: Worker, journal: Journal, events: EventLog
+) -> None:
+    result = client.signature("careful_nap", (30,)).delay()
+    journal.wait_for(result.id, "napping")
+    worker.control("revoke", result.id, terminate=True)
+    journal.wait_for(result.id, "finally", within=5)
+    events.wait_for(result.id, "task-revoked")
+    # Events keep their order, so a late one of this task comes before that of the next.
+    following = client.signature("add", (1, 1)).delay()
+    events.wait_for(following.id, "task-succeeded")
+    kinds = [kind for kind in events.kinds(result.id) if kind != "task-sent"]
+    assert kinds == ["task-received", "task-started", "task-revoked"]
 
 
 def test_revoke_without_terminate_lets_a_running_task_finish(
@@ -104,4 +118,4 @@ def test_tasks_are_revoked_by_the_header_they_are_stamped_with(
 def test_a_task_sees_its_stamps(client: Celery, tag: str) -> None:
     signature = client.signature("describe")
     signature.stamp(customer=tag)
-    assert signature.apply_async().get(timeout=15)["stamps"] == {"customer": [tag]}
+    assert signature.apply_async().get(timeout=15)["stamps"]["customer"] in (tag, [tag])

@@ -96,16 +96,20 @@ def test_higher_priorities_are_taken_first(
     client: Celery, worker: Worker, journal: Journal, tag: str, broker: str
 ) -> None:
     # Redis lists count down (0 goes first), AMQP counts up; this is kombu's documented difference.
-    # The worker takes a prefetch in one go, so the order in which it starts tasks is the broker's.
     queue = f"priority-{tag}"
+    sent = {}
     for priority in (3, 9, 0, 6, 9, 0, 3, 6):
-        client.signature("note", (tag, str(priority))).apply_async(queue=queue, priority=priority)
+        result = client.signature("note", (tag, "run")).apply_async(queue=queue, priority=priority)
+        sent[result.id] = priority
     assert worker.control("add_consumer", queue) == {"ok": f"add consumer {queue}"}
     try:
-        eventually(lambda: journal.count(tag) == 8, "all eight")
+        journal.wait_for(tag, "run", times=8)
     finally:
         worker.control("cancel_consumer", queue)
-    order = [int(event) for event in journal.events(tag)]
+    received = {
+        task_id: journal.entries(f"signals:{task_id}", "received")[0]["at"] for task_id in sent
+    }
+    order = [sent[task_id] for task_id in sorted(received, key=received.__getitem__)]
     assert order == sorted(order, reverse=broker == "rabbitmq")
 
 

@@ -124,16 +124,16 @@ def test_an_expired_task_sends_task_revoked(client: Celery, events: EventLog) ->
 
 
 def test_the_worker_sends_heartbeat_events(worker: Worker, events: EventLog) -> None:
+    # An event receiver that arrives asks for a shorter one, without these figures.
     beat = eventually(
         lambda: [event for event in events.named("worker-heartbeat")
-                 if event["hostname"] == worker.node],
+                 if event["hostname"] == worker.node and "active" in event],
         "a heartbeat", within=10,
     )[0]
     assert {"active", "processed", "freq", "loadavg", "sw_ver"} <= beat.keys()
 
 
-@pytest.mark.parametrize("clock", [True])
-def test_events_carry_a_rising_clock(client: Celery, events: EventLog, clock: bool) -> None:
+def test_events_carry_a_rising_clock(client: Celery, events: EventLog) -> None:
     result = client.signature("add", (1, 2)).delay()
     events.wait_for(result.id, "task-succeeded")
     clocks = [event["clock"] for event in events.of(result.id) if event["type"] != "task-sent"]

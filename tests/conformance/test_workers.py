@@ -6,7 +6,6 @@ import signal
 
 import pytest
 from harness.journal import Journal
-from harness.waiting import eventually
 from harness.worker import StartWorker
 
 pytestmark = pytest.mark.dedicated
@@ -58,12 +57,15 @@ def test_a_green_worker_for_io_runs_beside_a_prefork_worker_for_cpu(
     assert cpu.inspect().stats()["pool"]["implementation"].endswith("prefork:TaskPool")
 
 
-def test_a_second_sigterm_like_sigquit_ends_a_worker_with_running_tasks(
+@pytest.mark.stock_fails(
+    "the signal handler waits for the broker inside the hub, and hangs",
+    pools=("eventlet",), brokers=("rabbitmq",), sometimes=True,
+)
+def test_sigquit_ends_a_worker_with_running_tasks(
     start_worker: StartWorker, own_journal: Journal
 ) -> None:
     worker = start_worker(concurrency=2)
     nap = worker.client.signature("early_nap", (60,)).delay()
     own_journal.wait_for(nap.id, "napping")
     worker.child.send_signal(signal.SIGQUIT)
-    worker.wait_exit(within=15)
-    eventually(lambda: not worker.child.running, "the end")
+    worker.wait_exit(within=8)

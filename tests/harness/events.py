@@ -24,13 +24,15 @@ class EventLog:
     def _run(self) -> None:
         with self._app.connection_for_read() as connection:
             receiver = self._app.events.Receiver(connection, handlers={"*": self._events.append})
-            with receiver.consumer_context():
-                self._ready.set()
+            # The mixin behind it opens a connection of its own.
+            with receiver.consumer_context() as (consuming, _channel, _consumers):
                 while not self._stop.is_set():
                     try:
-                        connection.drain_events(timeout=0.2)
+                        consuming.drain_events(timeout=0.2)
                     except TimeoutError:
-                        continue
+                        pass
+                    # On Redis the first drain subscribes; before it, events would be missed.
+                    self._ready.set()
 
     def __enter__(self) -> EventLog:
         self._thread.start()

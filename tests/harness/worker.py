@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Iterable, Mapping
 
-from celery import Celery
+from celery import Celery, states
 
 from .brokers import Space
 from .processes import Child
@@ -94,6 +94,51 @@ class Worker:
     @property
     def output(self) -> str:
         return self.child.output()
+
+    def flood(
+        self, task: str, arguments: Iterable[tuple[Any, ...]], **options: Any
+    ) -> list[str]:
+        """Send one task per entry of ``arguments``, as fast as one connection can; return the ids.
+
+        Results are read with :meth:`outcomes`: subscribing to each would be the slow part.
+        """
+        sender = make_client({**self.settings, "result_backend": None})
+        try:
+            with sender.producer_pool.acquire() as producer:
+                return [
+                    sender.send_task(task, args, producer=producer, **options).id
+                    for args in arguments
+                ]
+        finally:
+            sender.close()
+
+    def outcomes(self, task_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the stored result of every task that has one, by task id."""
+        ids = list(task_ids)
+        stored = self.space.redis.mget([f"celery-task-meta-{task_id}" for task_id in ids])
+        return {task_id: json.loads(raw) for task_id, raw in zip(ids, stored) if raw is not None}
+
+    def wait_outcomes(
+        self, task_ids: Iterable[str], within: float
+    ) -> dict[str, dict[str, Any]]:
+        """Return :meth:`outcomes` once every task is done."""
+        ids = list(task_ids)
+        done: dict[str, dict[str, Any]] = {}
+
+        def all_done() -> bool:
+            missing = [task_id for task_id in ids if task_id not in done]
+            done.update(
+                (task_id, meta)
+                for task_id, meta in self.outcomes(missing).items()
+                if meta["status"] in states.READY_STATES
+            )
+            return len(done) == len(ids)
+
+        try:
+            eventually(all_done, f"{len(ids)} results", within, every=0.05)
+        except AssertionError as exc:
+            raise AssertionError(f"only {len(done)} of {len(ids)} tasks ended") from exc
+        return done
 
     def wait_ready(self, within: float = 45.0) -> Worker:
         """Return once the worker consumes, or raise with its log."""
@@ -196,6 +241,9 @@ def make_client(settings: Mapping[str, Any]) -> Celery:
 def close_client(client: Celery) -> None:
     """Close what the app holds open, so that no socket is left to the garbage collector."""
     backend = client.backend
+    # Results that outlive the client, as in the traceback of a failed test, have nothing left to
+    # unsubscribe from when they are collected.
+    backend.remove_pending_result = lambda result: result
     consumer = getattr(backend, "result_consumer", None)
     if consumer is not None:
         consumer.stop()

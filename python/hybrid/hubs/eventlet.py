@@ -71,6 +71,7 @@ class EventletHub(Hub):
             while self._from_elsewhere:
                 callback, args = self._from_elsewhere.popleft()
                 self.call_soon(callback, *args)
+                del callback, args  # else they live until the next wake-up
 
 
 def create() -> Hub:

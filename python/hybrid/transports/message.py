@@ -8,7 +8,7 @@ input that Rust does not take, so values and errors are kombu's on all inputs.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, Union
+from typing import Any
 
 from kombu.serialization import registry
 from kombu.transport import virtual
@@ -25,7 +25,7 @@ _decoders = registry._decoders
 _disabled = registry._disabled_content_types
 
 
-def decode_envelope(data: Union[str, bytes]) -> Union[Delivery, Any]:
+def decode_envelope(data: str | bytes) -> Any:
     """Decode the text of one envelope.
 
     Returns:
@@ -41,7 +41,7 @@ def decode_envelope(data: Union[str, bytes]) -> Union[Delivery, Any]:
         return kombu_loads(bytes_to_str(data))
 
 
-class Message(virtual.Message):
+class Message(virtual.Message):  # type: ignore[misc]
     """A message of a virtual transport whose envelope and JSON body are decoded in Rust.
 
     Args:
@@ -50,6 +50,7 @@ class Message(virtual.Message):
     """
 
     def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        self.errors: list[Any] = []
         if type(payload) is not Delivery:
             super().__init__(payload, channel, **kwargs)
             return
@@ -57,7 +58,6 @@ class Message(virtual.Message):
         # is in bytes and not compressed. Attribute by attribute, because a call costs more
         # than all of them.
         self._delivery = payload
-        self.errors: list[Any] = []
         self.channel = channel
         self.delivery_tag = payload.delivery_tag
         self.content_type = payload.content_type
@@ -73,13 +73,31 @@ class Message(virtual.Message):
     @cached_property
     def _raw(self) -> Any:
         """The whole envelope, which kombu keeps and hybrid decodes when somebody asks."""
-        return kombu_loads(bytes_to_str(self._delivery.raw))
+        raw = self._delivery.raw
+        try:
+            return _rust.loads(raw)
+        except _rust.DecodeError:
+            return kombu_loads(bytes_to_str(raw))
+
+    def decode(self) -> Any:
+        """Return the decoded body, and remember it."""
+        cached = self._decoded_cache
+        if not cached:
+            cached = self._decoded_cache = self._decode()
+        return cached
+
+    @property
+    def payload(self) -> Any:
+        """The decoded body."""
+        return self._decoded_cache or self.decode()
 
     def _decode(self) -> Any:
         body = self.body
-        if self.content_type == JSON and body and _decoders.get(JSON) is kombu_loads:
-            accept = self.accept
-            if JSON in accept if accept is not None else JSON not in _disabled:
+        if body and self.content_type == JSON and _decoders.get(JSON) is kombu_loads:
+            accept, encoding = self.accept, self.content_encoding
+            # kombu does not use the encoding of JSON, but trips over one that is no string.
+            accepted = JSON in accept if accept is not None else JSON not in _disabled
+            if accepted and (encoding is None or type(encoding) is str):
                 try:
                     return _rust.loads(body)
                 except _rust.DecodeError:

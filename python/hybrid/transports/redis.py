@@ -29,7 +29,7 @@ def _rebound(function: Callable[..., Any], **names: Any) -> Any:
     return rebound
 
 
-class Channel(redis.Channel):
+class Channel(redis.Channel):  # type: ignore[misc]
     """kombu's channel: keys, scripts, connections and options are its own."""
 
     Message = Message
@@ -45,7 +45,7 @@ class Channel(redis.Channel):
         super().__init__(*args, **kwargs)
 
 
-class Transport(redis.Transport):
+class Transport(redis.Transport):  # type: ignore[misc]
     """kombu's transport, opening channels that decode in Rust."""
 
     Channel = Channel

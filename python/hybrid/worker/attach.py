@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from celery import concurrency, platforms, signals
 from celery.utils.log import get_logger
+from kombu.transport import TRANSPORT_ALIASES
 
 from hybrid import patching
 from hybrid.worker.pool import TaskPool
@@ -20,13 +21,18 @@ logger = get_logger("celery.worker")
 
 STOCK_CONSUMER = "celery.worker.consumer:Consumer"
 HYBRID_CONSUMER = "hybrid.worker.consumer:Consumer"
+STOCK_BEAT = "celery.worker.components:Beat"
+HYBRID_BEAT = "hybrid.worker.beat:Beat"
+#: kombu's names of transports, and ours for the same.
+TRANSPORTS = dict.fromkeys(("redis", "rediss"), "hybrid.transports.redis:Transport")
 
 #: Workers for which nobody has said how many tasks to run at a time.
 _unsized: WeakSet[Any] = WeakSet()
 
 
 def attach() -> None:
-    """Listen for workers being built. Calling it again does nothing."""
+    """Listen for workers being built, and let them find our transports."""
+    patching.replace_items(TRANSPORT_ALIASES, TRANSPORTS)
     signals.celeryd_init.connect(_on_options, weak=False, dispatch_uid="hybrid.options")
     signals.worker_init.connect(_on_worker, weak=False, dispatch_uid="hybrid.worker")
     signals.celeryd_after_setup.connect(_on_logging, weak=False, dispatch_uid="hybrid.logging")
@@ -47,6 +53,10 @@ def _on_worker(sender: Any, **_: Any) -> None:
         return
     if sender.consumer_cls == STOCK_CONSUMER:
         sender.consumer_cls = HYBRID_CONSUMER
+    blueprint = sender.Blueprint
+    if STOCK_BEAT in blueprint.default_steps:
+        steps = blueprint.default_steps - {STOCK_BEAT} | {HYBRID_BEAT}
+        sender.Blueprint = type(blueprint.__name__, (blueprint,), {"default_steps": steps})
     if not isinstance(platforms.signals, _GreenSignals):
         patching.specialise(platforms.signals, _GreenSignals)
     platforms.signals.worker = sender

@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 from celery.worker import consumer
 
+from hybrid.transports import redis
 from hybrid.worker import strategy
 
 #: With prefetching unlimited, jobs that may wait for each one that can run.
@@ -18,7 +19,17 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
         super().update_strategies()
-        self.pool.accelerated["decode once"] = strategy.accelerate(self)
+        declined = {}
+        for name, task in self.app.tasks.items():
+            reasons = strategy.reasons(task, self.app)
+            if reasons:
+                declined[name] = "; ".join(reasons)
+            else:
+                self.strategies[name] = strategy.default(task, self.app, self)
+        self.pool.accelerated["strategy"] = declined or True
+        driver = self.conninfo.transport.driver_type
+        decoding = isinstance(self.conninfo.transport, redis.Transport)
+        self.pool.accelerated["decoding"] = decoding or f"not for the transport {driver}"
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.

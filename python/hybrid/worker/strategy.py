@@ -8,7 +8,9 @@ Rust, without the registry. Everything else, from ETA and rate limits to events,
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator
+import functools
+from collections.abc import Iterator
+from typing import Any, Callable
 
 from celery.app.task import Task
 from celery.worker import request as celery_request
@@ -62,7 +64,7 @@ def reasons(task: Task, app: Any) -> list[str]:
     found = []
     if symbol_by_name(task.Strategy) not in (_celery_default, default):
         found.append(f"it has a strategy of its own, {task.Strategy}")
-    if type(task).start_strategy is not Task.start_strategy:
+    if task.__class__.start_strategy is not Task.start_strategy:
         found.append("it overrides start_strategy()")
     if symbol_by_name(task.Request) is not _Request:
         found.append(f"it has a request class of its own, {task.Request}")
@@ -79,9 +81,10 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
     :func:`reasons` has something against, with nothing changed.
     """
     if reasons(task, app):
-        if symbol_by_name(task.Strategy) is default:
-            return _celery_default(task, app, consumer, **kwargs)
-        return task.start_strategy(app, consumer, **kwargs)
+        ours = symbol_by_name(task.Strategy) is default
+        start = functools.partial(_celery_default, task) if ours else task.start_strategy
+        handler: Callable[..., Any] = start(app, consumer, **kwargs)
+        return handler
 
     proto1_to_proto2 = kwargs.pop("proto1_to_proto2", _proto1_to_proto2)
 

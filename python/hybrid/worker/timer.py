@@ -79,7 +79,7 @@ class _Repeat:
             return self.fun(*args, **kwargs)
         finally:
             entry = self.entry
-            if entry is not None and not entry.canceled:
+            if entry is not None and not entry.canceled and not self.timer.stopped:
                 # Counted from the start of this run, so that the rate does not drift, and
                 # entered only now, so that it never runs twice at a time.
                 due = max(started + self.seconds, monotonic())
@@ -102,6 +102,11 @@ class _Foreign:
         if not self.entry.canceled:
             return self.entry()
         return None
+
+
+def _entered(held: TimerEntry) -> Any:
+    """Return what the caller of ``enter_at`` has entered, for which the heap has ``held``."""
+    return held.fun.entry if type(held.fun) is _Foreign else held
 
 
 class Timer:
@@ -140,6 +145,8 @@ class Timer:
         self._due: deque[TimerEntry] = deque()
         self._idle: list[Greenlet] = []
         self._guarded = False
+        #: Set by :meth:`stop`: entries that repeat do not come back.
+        self.stopped = False
         _timers.setdefault(self._hub.name, weakref.WeakSet()).add(self)
 
     # -- entering
@@ -234,14 +241,14 @@ class Timer:
         """Drop all entries that have not run."""
         self._due.clear()
         self._heap.clear()
-        self._disarm()
+        if self._hub.in_thread():
+            self._disarm()  # elsewhere the alarm stays, and will find nothing to do
 
     def stop(self) -> None:
         """Drop all entries and end the greenlets that ran them."""
+        self.stopped = True
         self.clear()
-        idle, self._idle = self._idle, []
-        for runner in idle:
-            self._hub.call_soon(runner.switch, _END)
+        self._hub.call_soon_threadsafe(self._end_runners)
 
     # -- looking
 
@@ -249,7 +256,7 @@ class Timer:
     def queue(self) -> list[Any]:
         """Return the entries as ``scheduled(eta, priority, entry)`` tuples, earliest first."""
         return sorted(
-            (scheduled(entry.eta, entry.priority, entry) for entry in self._heap.entries()),
+            (scheduled(held.eta, held.priority, _entered(held)) for held in self._heap.entries()),
             key=lambda held: held.eta,
         )
 
@@ -353,16 +360,23 @@ class Timer:
 
     def _serve(self) -> None:
         me = self._hub.current()
-        while True:
+        order: Any = _RUN
+        while order is _RUN:
             self._run_due()
-            if len(self._idle) >= IDLE_RUNNERS:
+            if self.stopped or len(self._idle) >= IDLE_RUNNERS:
                 return
             self._idle.append(me)
-            order = None
-            while order is None:  # a bare switch is somebody else's
+            try:
                 order = self._hub.park()
-            if order is _END:
-                return
+                while type(order) is not _Order:
+                    order = self._hub.park()  # a switch of somebody else's
+            except BaseException:
+                self._idle.remove(me)  # killed from outside
+                raise
+
+    def _end_runners(self) -> None:
+        while self._idle:
+            self._idle.pop().switch(_END)
 
     def _run_due(self) -> None:
         """Run what is due, up to the budget of one turn.

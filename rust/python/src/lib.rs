@@ -3,7 +3,9 @@
 //! Converts types and errors, and decides nothing. Nothing here calls a Python callable:
 //! a callback could switch greenlets under a Rust frame.
 
+mod clock;
 mod decode;
+mod decode_value;
 mod slab;
 mod timer;
 

@@ -3,7 +3,10 @@
 use hybrid_core::slab::{Record, Slab, Ticket};
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
+
+use crate::clock::{to_ns, to_seconds};
 
 create_exception!(
     hybrid._rust,
@@ -13,7 +16,7 @@ create_exception!(
 );
 
 /// A running job as [`PySlab::scan`] reports it: ticket, start, soft and hard deadline.
-type Scanned = (u64, u64, Option<u64>, Option<u64>);
+type Scanned = (u64, f64, Option<f64>, Option<f64>);
 
 /// Jobs in flight, addressed by ticket.
 ///
@@ -41,18 +44,18 @@ impl PySlab {
         self.inner.set_limit(limit);
     }
 
-    #[pyo3(signature = (job, started_ns, soft_deadline_ns=None, hard_deadline_ns=None))]
+    #[pyo3(signature = (job, started, soft_deadline=None, hard_deadline=None))]
     fn insert(
         &self,
         job: Py<PyAny>,
-        started_ns: u64,
-        soft_deadline_ns: Option<u64>,
-        hard_deadline_ns: Option<u64>,
+        started: f64,
+        soft_deadline: Option<f64>,
+        hard_deadline: Option<f64>,
     ) -> PyResult<u64> {
         let record = Record {
-            started_ns,
-            soft_deadline_ns: soft_deadline_ns.unwrap_or(Record::NEVER),
-            hard_deadline_ns: hard_deadline_ns.unwrap_or(Record::NEVER),
+            started_ns: to_ns(started)?,
+            soft_deadline_ns: soft_deadline.map_or(Ok(Record::NEVER), to_ns)?,
+            hard_deadline_ns: hard_deadline.map_or(Ok(Record::NEVER), to_ns)?,
         };
         match self.inner.insert(job, record) {
             Ok(ticket) => Ok(ticket.to_raw()),
@@ -71,12 +74,12 @@ impl PySlab {
     }
 
     fn scan(&self) -> Vec<Scanned> {
-        let deadline = |ns| (ns != Record::NEVER).then_some(ns);
+        let deadline = |ns| (ns != Record::NEVER).then(|| to_seconds(ns));
         let mut jobs = Vec::with_capacity(self.inner.len() as usize);
         self.inner.scan(|ticket, record| {
             jobs.push((
                 ticket.to_raw(),
-                record.started_ns,
+                to_seconds(record.started_ns),
                 deadline(record.soft_deadline_ns),
                 deadline(record.hard_deadline_ns),
             ));
@@ -94,5 +97,25 @@ impl PySlab {
             self.inner.limit(),
             self.inner.len()
         )
+    }
+
+    // Nobody takes a job while the collector runs, since that needs Python: a read finds the
+    // job in place and is never the last one, which would drop it.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let mut outcome = Ok(());
+        self.inner.scan(|ticket, _| {
+            if outcome.is_ok() {
+                let visited = self.inner.get_with(ticket, |job| visit.call(job));
+                outcome = visited.unwrap_or(Ok(()));
+            }
+        });
+        outcome
+    }
+
+    fn __clear__(&self, py: Python<'_>) {
+        let mut jobs = Vec::new();
+        self.inner
+            .scan(|ticket, _| jobs.extend(self.take(py, ticket.to_raw())));
+        drop(jobs);
     }
 }

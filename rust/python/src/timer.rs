@@ -1,6 +1,4 @@
 //! The timer heap for Python.
-//!
-//! Seconds of Python's monotonic clock become the nanoseconds of the core here.
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,6 +8,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+
+use crate::clock::{to_ns, to_seconds};
 
 const NOT_HELD: u64 = 0;
 
@@ -179,7 +179,12 @@ impl PyTimerHeap {
     }
 
     #[pyo3(signature = (entry, eta, priority=0))]
-    fn push(slf: &Bound<'_, Self>, entry: Py<PyTimerEntry>, eta: f64, priority: i32) -> PyResult<bool> {
+    fn push(
+        slf: &Bound<'_, Self>,
+        entry: Py<PyTimerEntry>,
+        eta: f64,
+        priority: i32,
+    ) -> PyResult<bool> {
         let deadline_ns = to_ns(eta)?;
         let fields = entry.clone_ref(slf.py());
         let fields = fields.bind(slf.py()).get();
@@ -213,13 +218,14 @@ impl PyTimerHeap {
     }
 
     fn next_eta(&self) -> Option<f64> {
-        // A clock past 2^53 ns, 104 days, loses one nanosecond here, which delays nothing.
-        #[allow(clippy::cast_precision_loss)]
-        self.lock().next_deadline().map(|ns| ns as f64 / 1e9)
+        self.lock().next_deadline().map(to_seconds)
     }
 
     fn entries(&self, py: Python<'_>) -> Vec<Py<PyTimerEntry>> {
-        self.lock().iter().map(|(_, entry)| entry.clone_ref(py)).collect()
+        self.lock()
+            .iter()
+            .map(|(_, entry)| entry.clone_ref(py))
+            .collect()
     }
 
     fn clear(&self, py: Python<'_>) {
@@ -256,15 +262,4 @@ impl PyTimerHeap {
         let entries = self.lock().clear();
         drop(entries);
     }
-}
-
-/// Converts seconds to nanoseconds. Times before the clock's zero are due at once, and
-/// times past the end of `u64` never are.
-fn to_ns(seconds: f64) -> PyResult<u64> {
-    if seconds.is_nan() {
-        return Err(PyValueError::new_err("a time must be a number of seconds, not nan"));
-    }
-    // A float to integer cast saturates, which is what is wanted here.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok((seconds * 1e9) as u64)
 }

@@ -69,6 +69,13 @@ def nap(self: Task, seconds: float, result: Any = None) -> Any:
     return result
 
 
+@app.task(name="hold", bind=True)
+def hold(self: Task, tag: str) -> None:
+    """Occupy a slot until the test says "go"."""
+    journal.write(tag, "holding", id=self.request.id)
+    journal.wait_for(tag, "go", within=30)
+
+
 @app.task(name="careful_nap", bind=True)
 def careful_nap(self: Task, seconds: float) -> str:
     """Sleep, catch the soft limit, and run a ``finally`` block whatever happens."""

@@ -6,199 +6,93 @@
 //!  "properties": {"body_encoding": "base64", "delivery_tag": "…", "delivery_info": {…}, …}}
 //! ```
 //!
-//! [`Envelope::split`] finds the fields and copies none of them. What it returns is what
-//! `kombu.transport.virtual.Message` would read from the same bytes; anything it is unsure of is
-//! an error, upon which the caller uses kombu's decoder.
+//! [`Envelope::read`] goes over the bytes once. What becomes of the fields other than the body
+//! is up to the caller: spans of the input, or Python objects. Whatever kombu might read
+//! differently is an error, upon which the caller uses kombu's decoder.
 
-pub mod base64;
+mod body;
 
-use std::borrow::Cow;
+pub use body::{Body, BodyEncoding};
 
-use jiter::{Jiter, JsonValue, Peek};
+use crate::message::{DecodeError, DecodeErrorKind, Reader, json};
 
-use crate::message::json;
-use crate::message::{DecodeError, DecodeErrorKind};
-
-/// The fields of an envelope, as spans of its bytes.
+/// The fields of an envelope. The last of several fields of one name counts, as in Python.
 #[derive(Debug, PartialEq)]
-pub struct Envelope<'a> {
-    /// The body, still in its transfer encoding.
-    pub body: Body<'a>,
-    /// The JSON of `content-type`; `None` when absent.
-    pub content_type: Option<&'a [u8]>,
-    /// The JSON of `content-encoding`; `None` when absent.
-    pub content_encoding: Option<&'a [u8]>,
-    /// The JSON object `headers`; `None` when it is absent or `null`.
-    pub headers: Option<&'a [u8]>,
-    /// The JSON object `properties`. It has a `delivery_tag`.
-    pub properties: &'a [u8],
+pub struct Envelope<'a, V> {
+    /// What stands between the quotes of `body`, for [`Body::new`]; `None` when it is absent or
+    /// `null`.
+    pub body: Option<&'a [u8]>,
+    /// `content-type`.
+    pub content_type: Option<V>,
+    /// `content-encoding`.
+    pub content_encoding: Option<V>,
+    /// `headers`.
+    pub headers: Option<V>,
+    /// `properties`.
+    pub properties: Option<V>,
 }
 
-/// The body of an envelope.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Body<'a> {
-    /// Absent or `null`.
-    None,
-    /// The characters of a base64 text: see [`base64`].
-    Base64(&'a [u8]),
-    /// The body itself.
-    Text(Cow<'a, str>),
-}
-
-/// The JSON of a field and whether it must be looked at again.
-#[derive(Clone, Copy)]
-struct Field<'a> {
-    json: &'a [u8],
-    peek: Peek,
-}
-
-impl<'a> Field<'a> {
-    /// The span, or `None` for `null`.
-    fn object(self, data: &'a [u8]) -> Result<Option<&'a [u8]>, DecodeError> {
-        match self.peek {
-            Peek::Object => Ok(Some(self.json)),
-            Peek::Null => Ok(None),
-            _ => Err(self.wrong_type(data)),
-        }
-    }
-
-    fn wrong_type(self, data: &'a [u8]) -> DecodeError {
-        DecodeErrorKind::WrongType.at(offset_in(data, self.json))
-    }
-}
-
-impl<'a> Envelope<'a> {
-    /// Finds the fields of the envelope in `data`.
+impl<'a, V> Envelope<'a, V> {
+    /// Reads the envelope in `data`, calling `build` to consume the value of each field.
+    ///
+    /// `build` gets the reader in front of a value and must leave it behind; [`Reader::skip`]
+    /// is one that does.
     ///
     /// # Errors
     ///
-    /// See [`DecodeErrorKind`]: malformed JSON, a field that is missing or of another type, a
-    /// compressed body, and a body encoding other than base64 and text.
-    pub fn split(data: &'a [u8]) -> Result<Self, DecodeError> {
-        json::check(data)?;
-
-        let (mut body, mut content_type, mut content_encoding) = (None, None, None);
-        let (mut headers, mut properties) = (None, None);
-        let mut jiter = Jiter::new(data);
-        // The last of several equal keys counts, as in a Python dict.
-        let mut next = jiter.next_object()?;
-        while let Some(key) = next {
-            let slot = match key {
-                "body" => &mut body,
-                "content-type" => &mut content_type,
-                "content-encoding" => &mut content_encoding,
-                "headers" => &mut headers,
-                "properties" => &mut properties,
-                _ => &mut None,
-            };
-            *slot = Some(skip(&mut jiter)?);
-            next = jiter.next_key()?;
-        }
-        let end = jiter.current_index();
-        jiter.finish()?;
-
-        let properties = match properties {
-            Some(field) => field.object(data)?,
-            None => None,
-        }
-        .ok_or(DecodeErrorKind::Missing.at(end))?;
-        let headers = match headers {
-            Some(field) => field.object(data)?,
-            None => None,
+    /// Those of [`json::check`] and of `build`, and [`DecodeErrorKind::Json`] or
+    /// [`DecodeErrorKind::WrongType`] where there is no object, or no string for a body.
+    pub fn read(
+        data: &'a [u8],
+        mut build: impl FnMut(&mut Reader<'a>) -> Result<V, DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        let mut envelope = Self {
+            body: None,
+            content_type: None,
+            content_encoding: None,
+            headers: None,
+            properties: None,
         };
-        if let Some(headers) = headers {
-            refuse_compression(headers).map_err(|e| shifted(e, data, headers))?;
+        let mut reader = Reader::new(json::check(data)?);
+        if reader.peek()? != b'{' {
+            return Err(DecodeErrorKind::WrongType.at(reader.index()));
         }
-        let encoding =
-            body_encoding(properties).map_err(|e| shifted(e, data, properties))?;
-        let body = match body {
-            None => Body::None,
-            Some(field) => match (field.peek, encoding) {
-                (Peek::Null, _) => Body::None,
-                (Peek::String, BodyEncoding::Base64) => {
-                    Body::Base64(&field.json[1..field.json.len() - 1])
+        let mut more = reader.open(b'}')?;
+        while more {
+            let key = reader.key(FIRST)?;
+            let field = match key.as_deref() {
+                None => {
+                    envelope.body = read_body(&mut reader)?;
+                    more = reader.more(b'}')?;
+                    continue;
                 }
-                (Peek::String, BodyEncoding::Text) => Body::Text(text(field.json)?),
-                _ => return Err(field.wrong_type(data)),
-            },
-        };
-        Ok(Self {
-            body,
-            content_type: content_type.map(|f| f.json),
-            content_encoding: content_encoding.map(|f| f.json),
-            headers,
-            properties,
-        })
-    }
-}
-
-/// How the body travels.
-enum BodyEncoding {
-    Base64,
-    Text,
-}
-
-fn body_encoding(properties: &[u8]) -> Result<BodyEncoding, DecodeError> {
-    let (mut encoding, mut tag) = (None, None);
-    let mut jiter = Jiter::new(properties);
-    let mut next = jiter.next_object()?;
-    while let Some(key) = next {
-        let slot = match key {
-            "body_encoding" => &mut encoding,
-            "delivery_tag" => &mut tag,
-            _ => &mut None,
-        };
-        *slot = Some(skip(&mut jiter)?);
-        next = jiter.next_key()?;
-    }
-    if tag.is_none() {
-        return Err(DecodeErrorKind::Missing.at(properties.len()));
-    }
-    match encoding.map(|field| field.json) {
-        None | Some(b"null" | b"\"\"") => Ok(BodyEncoding::Text),
-        Some(b"\"base64\"") => Ok(BodyEncoding::Base64),
-        Some(name) if name.eq_ignore_ascii_case(b"\"utf-8\"") => Ok(BodyEncoding::Text),
-        Some(other) => Err(DecodeErrorKind::BodyEncoding.at(offset_in(properties, other))),
-    }
-}
-
-fn refuse_compression(headers: &[u8]) -> Result<(), DecodeError> {
-    // Nearly no message has the word in it, so nearly no message is walked.
-    if memchr::memmem::find(headers, b"compression").is_none() {
-        return Ok(());
-    }
-    let mut jiter = Jiter::new(headers);
-    let mut next = jiter.next_object()?;
-    while let Some(key) = next {
-        let is_compression = key == "compression";
-        let field = skip(&mut jiter)?;
-        if is_compression && field.peek != Peek::Null {
-            return Err(DecodeErrorKind::Compressed.at(offset_in(headers, field.json)));
+                Some("content-type") => Some(&mut envelope.content_type),
+                Some("content-encoding") => Some(&mut envelope.content_encoding),
+                Some("headers") => Some(&mut envelope.headers),
+                Some("properties") => Some(&mut envelope.properties),
+                Some(_) => None,
+            };
+            match field {
+                Some(field) => *field = Some(build(&mut reader)?),
+                None => drop(reader.skip()?),
+            }
+            more = reader.more(b'}')?;
         }
-        next = jiter.next_key()?;
-    }
-    Ok(())
-}
-
-fn skip<'a>(jiter: &mut Jiter<'a>) -> Result<Field<'a>, DecodeError> {
-    let peek = jiter.peek()?;
-    let start = jiter.current_index();
-    jiter.known_skip(peek)?;
-    Ok(Field { json: jiter.slice_to_current(start), peek })
-}
-
-fn text(json: &[u8]) -> Result<Cow<'_, str>, DecodeError> {
-    match Jiter::new(json).next_value()? {
-        JsonValue::Str(text) => Ok(text),
-        _ => Err(DecodeErrorKind::WrongType.at(0)),
+        reader.finish()?;
+        Ok(envelope)
     }
 }
 
-fn shifted(error: DecodeError, data: &[u8], part: &[u8]) -> DecodeError {
-    error.kind.at(error.index + offset_in(data, part))
-}
+/// The key that kombu writes first.
+const FIRST: &str = "\"body\"";
 
-/// Where `part`, a slice of `data`, starts in it.
-fn offset_in(data: &[u8], part: &[u8]) -> usize {
-    part.as_ptr() as usize - data.as_ptr() as usize
+fn read_body<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, DecodeError> {
+    match reader.peek()? {
+        b'n' => reader.literal("null").map(|()| None),
+        b'"' => {
+            let quoted = reader.skip()?;
+            Ok(Some(&quoted.as_bytes()[1..quoted.len() - 1]))
+        }
+        _ => Err(DecodeErrorKind::WrongType.at(reader.index())),
+    }
 }

@@ -77,7 +77,12 @@ impl From<JiterError> for DecodeError {
 
 impl std::fmt::Display for DecodeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "not decoded: {} at byte {}", self.kind.name(), self.index)
+        write!(
+            f,
+            "not decoded: {} at byte {}",
+            self.kind.name(),
+            self.index
+        )
     }
 }
 

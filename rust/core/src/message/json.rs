@@ -4,7 +4,9 @@
 //! anything is parsed: an input that passes [`check`] and that jiter accepts has the value
 //! that `kombu.utils.json.loads` gives it.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::error::{DecodeError, DecodeErrorKind};
 
@@ -13,6 +15,9 @@ use super::error::{DecodeError, DecodeErrorKind};
 /// The limit is the interpreter's, and it may change at any time, so anything that could
 /// exceed the strictest one is left to Python.
 const SAFE_INTEGER_DIGITS: usize = 640;
+
+static EXTENSION_KEY: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\"__type__\""));
+static ESCAPED_LATIN: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(b"\\u00"));
 
 /// Returns the text of `data` if nothing in it has a meaning that only Python knows.
 ///
@@ -38,10 +43,10 @@ pub fn check(data: &[u8]) -> Result<&str, DecodeError> {
 /// Encoders escape control characters and what is not ASCII; nobody but an attacker spells
 /// a letter as `\u00XX`, so no key is ever decoded in order to tell.
 fn extension(data: &[u8]) -> Option<usize> {
-    let literal = memmem::find(data, b"\"__type__\"");
-    literal.or_else(|| {
-        memmem::find_iter(data, b"\\u00").find(|&index| matches!(data.get(index + 4), Some(b'4'..=b'7')))
-    })
+    let escaped_letter = |index: &usize| matches!(data.get(index + 4), Some(b'4'..=b'7'));
+    EXTENSION_KEY
+        .find(data)
+        .or_else(|| ESCAPED_LATIN.find_iter(data).find(escaped_letter))
 }
 
 /// Where a run of [`SAFE_INTEGER_DIGITS`] digits or more starts.
@@ -51,8 +56,15 @@ fn long_digit_run(data: &[u8]) -> Option<usize> {
     let mut index = SAFE_INTEGER_DIGITS - 1;
     while index < data.len() {
         if data[index].is_ascii_digit() {
-            let before = data[..index].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-            let after = data[index..].iter().take_while(|b| b.is_ascii_digit()).count();
+            let before = data[..index]
+                .iter()
+                .rev()
+                .take_while(|b| b.is_ascii_digit())
+                .count();
+            let after = data[index..]
+                .iter()
+                .take_while(|b| b.is_ascii_digit())
+                .count();
             if before + after >= SAFE_INTEGER_DIGITS {
                 return Some(index - before);
             }
@@ -85,7 +97,11 @@ mod tests {
 
     #[test]
     fn text_that_no_extension_hides_in_passes() {
-        for text in [r#"{"caf\u00e9": "\u0001"}"#, r#"["__type__x"]"#, r#""{\"__type__\": 1}""#] {
+        for text in [
+            r#"{"caf\u00e9": "\u0001"}"#,
+            r#"["__type__x"]"#,
+            r#""{\"__type__\": 1}""#,
+        ] {
             assert_eq!(kind(text), None, "{text}");
         }
     }
@@ -97,7 +113,10 @@ mod tests {
             let short = format!("{padding}{}", "7".repeat(SAFE_INTEGER_DIGITS - 1));
             let long = format!("{short}7 ");
             assert_eq!(kind(&short), None);
-            assert_eq!(check(long.as_bytes()), Err(DecodeErrorKind::LongInteger.at(offset)));
+            assert_eq!(
+                check(long.as_bytes()),
+                Err(DecodeErrorKind::LongInteger.at(offset))
+            );
         }
     }
 }

@@ -56,10 +56,12 @@ impl FreeList {
             let index = link(head).checked_sub(1)?;
             let slot = pages.get(index).expect("the page of a slot is never freed");
             let popped = head & !LINK | u64::from(slot.next.load(Ordering::Relaxed));
+            // Relaxed on success: `head` was acquired when it was read, and its tag says that no
+            // push has happened since.
             match self.head.compare_exchange_weak(
                 head,
                 popped,
-                Ordering::Acquire,
+                Ordering::Relaxed,
                 Ordering::Acquire,
             ) {
                 Ok(_) => return Some((index, slot)),

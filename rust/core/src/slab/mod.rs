@@ -94,6 +94,24 @@ impl<T> fmt::Display for Full<T> {
 impl<T> Error for Full<T> {}
 
 /// A bounded, lock-free map from tickets to jobs. The [module](self) describes it.
+///
+/// Threads may share it when `T` is `Send` (one thread takes what another inserted) and `Sync`
+/// (several read one job):
+///
+/// ```
+/// fn shared<T: Send + Sync>() {}
+/// shared::<hybrid_core::slab::Slab<String>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// # fn shared<T: Send + Sync>() {}
+/// shared::<hybrid_core::slab::Slab<std::cell::Cell<u8>>>();
+/// ```
+///
+/// ```compile_fail,E0277
+/// # fn shared<T: Send + Sync>() {}
+/// shared::<hybrid_core::slab::Slab<std::sync::MutexGuard<'static, u8>>>();
+/// ```
 pub struct Slab<T> {
     occupancy: Occupancy,
     free: FreeList,
@@ -115,6 +133,7 @@ impl<T> Slab<T> {
     }
 
     /// Returns how many jobs the slab admits.
+    #[must_use]
     pub fn limit(&self) -> u32 {
         self.occupancy.limit()
     }
@@ -127,11 +146,13 @@ impl<T> Slab<T> {
     }
 
     /// Returns how many jobs the slab holds, with those that an insert is just adding.
+    #[must_use]
     pub fn len(&self) -> u32 {
         self.occupancy.len()
     }
 
     /// Returns whether the slab holds no job.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

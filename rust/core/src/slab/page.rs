@@ -72,7 +72,8 @@ impl<T> Slot<T> {
         }
         let filling = seen.filling();
 
-        // `Acquire` pairs with the `Release` in `vacate`: the value before ours has left.
+        // `Acquire` pairs with the `Release` in `vacate`: the value before ours has left. The free
+        // list orders the two as well, but soundness must not rest on it (rule 3).
         let claimed =
             self.state
                 .compare_exchange(seen.0, filling.0, Ordering::Acquire, Ordering::Relaxed);

@@ -1,0 +1,157 @@
+"""The project that the integration tests run: tasks that strain a pool and write down what happened.
+
+Its settings come from the test.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import os
+import threading
+import time
+from typing import Any
+
+from celery import Celery, Task, current_task, signals
+from celery._state import _task_stack
+from celery.exceptions import SoftTimeLimitExceeded
+
+from harness.journal import Journal
+from harness.worker import SETTINGS_VARIABLE
+
+app = Celery("workload")
+app.conf.update(json.loads(os.environ[SETTINGS_VARIABLE]))
+journal = Journal(app.conf.result_backend)
+
+_local = threading.local()
+_variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="clean")
+_counts = {"locals": 0}
+
+
+@app.task(name="quick")
+def quick(number: int) -> int:
+    return number
+
+
+@app.task(name="count")
+def count(tag: str, number: int) -> None:
+    """Say that this number ran, without a result."""
+    journal.write(tag, "ran", number=number)
+
+
+@app.task(name="nap", bind=True)
+def nap(self: Task, tag: str, seconds: float) -> str:
+    journal.write(tag, "napping", id=self.request.id)
+    time.sleep(seconds)
+    journal.write(tag, "woke", id=self.request.id)
+    return "slept"
+
+
+@app.task(name="late_nap", bind=True, acks_late=True)
+def late_nap(self: Task, tag: str, seconds: float) -> str:
+    journal.write(tag, "napping", id=self.request.id)
+    time.sleep(seconds)
+    journal.write(tag, "woke", id=self.request.id)
+    return "slept"
+
+
+@app.task(name="guarded_nap", bind=True)
+def guarded_nap(self: Task, tag: str, seconds: float) -> str:
+    """Sleep, and write down that the ``finally`` block ran."""
+    journal.write(tag, "napping", id=self.request.id)
+    try:
+        time.sleep(seconds)
+    finally:
+        journal.write(tag, "finally", id=self.request.id)
+    return "slept"
+
+
+@app.task(name="soft_nap", bind=True)
+def soft_nap(self: Task) -> tuple[str, float]:
+    """Return how late the soft limit came."""
+    began = time.monotonic()
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded:
+        return "soft", time.monotonic() - began
+    return "slept", time.monotonic() - began
+
+
+@app.task(name="deaf_nap", bind=True)
+def deaf_nap(self: Task, tag: str) -> str:
+    """Ignore the soft limit, and write down when the hard one came."""
+    began = time.monotonic()
+    try:
+        while True:
+            try:
+                time.sleep(60)
+                return "slept"
+            except SoftTimeLimitExceeded:
+                continue
+    finally:
+        journal.write(tag, "ended", after=time.monotonic() - began)
+
+
+def _late_deaf_nap(self: Task, tag: str) -> str:
+    journal.write(tag, "run", id=self.request.id)
+    if len([entry for entry in journal.entries(tag) if entry["id"] == self.request.id]) > 1:
+        return "second time"
+    time.sleep(60)
+    return "slept"
+
+
+app.task(_late_deaf_nap, name="late_deaf_nap_acked", bind=True, acks_late=True,
+         acks_on_failure_or_timeout=True)
+app.task(_late_deaf_nap, name="late_deaf_nap_requeued", bind=True, acks_late=True,
+         acks_on_failure_or_timeout=False)
+
+
+@app.task(name="probe_locals", bind=True)
+def probe_locals(self: Task) -> list[Any]:
+    """Report whatever an earlier task left behind, and leave something behind.
+
+    Returns:
+        The number of thread-locals so far, and the list of leaks seen.
+    """
+    leaks = []
+    if not hasattr(_local, "mark"):
+        _counts["locals"] += 1
+        _local.mark = _counts["locals"]
+    if _variable.get() != "clean":
+        leaks.append(f"contextvar {_variable.get()}")
+    _variable.set(self.request.id)
+    for moment in ("before", "after"):
+        if current_task.request.id != self.request.id:
+            leaks.append(f"current_task {moment} switch")
+        if len(_task_stack.stack) != 1:
+            leaks.append(f"task stack {moment} switch: {len(_task_stack.stack)}")
+        # The stack of a task object holds its own class-level default besides our request.
+        if len(self.request_stack.stack) != 1:
+            leaks.append(f"request stack {moment} switch: {len(self.request_stack.stack)}")
+        if moment == "before":
+            time.sleep(0.002)
+    if _variable.get() != self.request.id:
+        leaks.append("contextvar lost")
+    return [_counts["locals"], leaks]
+
+
+@app.task(name="leak_timeout")
+def leak_timeout(hub: str, seconds: float) -> str:
+    """Raise the hub's own time-out in a task, as user code that forgot to catch it does."""
+    if hub == "gevent":
+        from gevent import Timeout
+    else:
+        from eventlet import Timeout
+    with Timeout(seconds):
+        time.sleep(30)
+    return "slept"
+
+
+@signals.task_failure.connect(weak=False)
+def _failed(sender: Any, task_id: str, exception: Any, **_: Any) -> None:
+    app.backend.client.hincrby("failed-signals", type(exception).__name__)
+
+
+@signals.task_unknown.connect(weak=False)
+def _unknown(sender: Any, name: str, **_: Any) -> None:
+    journal.write("unknown", "unknown", name=name)
