@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -110,7 +110,7 @@ def comparison_table(crawls: Sequence[Crawl]) -> Table:
         table.add_column(other.pool, justify="right")
         table.add_column("ratio", justify="right")
 
-    measures = {
+    measures: dict[str, Callable[[Round], float]] = {
         "feeds/s": lambda r: r.feeds_per_s,
         "feeds/s, first 90 %": lambda r: r.feeds_per_s_90,
         "tasks/s": lambda r: r.tasks_per_s,

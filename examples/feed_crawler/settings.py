@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from typing import Any
 
 PREFIX = "FEED_CRAWLER_"
 
@@ -34,11 +35,12 @@ class Settings:
 
     @classmethod
     def from_env(cls) -> Settings:
-        chosen = {
-            field.name: type(field.default)(os.environ[PREFIX + field.name.upper()])
-            for field in fields(cls)
-            if PREFIX + field.name.upper() in os.environ
-        }
+        chosen: dict[str, Any] = {}
+        for field in fields(cls):
+            text = os.environ.get(PREFIX + field.name.upper())
+            if text is not None:
+                convert: Any = type(field.default)
+                chosen[field.name] = convert(text)
         return cls(**chosen)
 
     def to_env(self) -> dict[str, str]:

@@ -152,6 +152,7 @@ class Site:
             counts = {"connections": self.connections, "answers": dict(self.answers)}
             return 0.0, response(200, json.dumps(counts).encode(), "application/json")
         delay = 0.02 + sum(path.encode()) * 37 % 80 / 1000
+        extra: dict[str, str]
         if len(parts) == 3 and parts[0] == "article":
             status, body, kind, extra = 200, article_body(*parts[1:]), "text/html", {}
         elif len(parts) == 3 and parts[0] == "feed" and parts[2].isdecimal():

@@ -43,7 +43,7 @@ def test_a_custom_request_sees_a_hard_limit(client: Celery, journal: Journal) ->
 @pytest.mark.stock_fails("both stock pools ignore soft limits")
 def test_a_custom_request_sees_a_soft_limit(client: Celery, journal: Journal) -> None:
     result = client.signature("noting", ("nap",)).apply_async(soft_time_limit=0.5)
-    entry = journal.wait_for(result.id, "request: timeout", within=4)[0]
+    entry = journal.wait_for(result.id, "request: timeout", within=2)[0]
     assert (entry["soft"], entry["timeout"]) == (True, 0.5)
 
 

@@ -191,7 +191,7 @@ def test_a_time_limit_is_changed_while_the_worker_runs(worker: Worker, client: C
     reply = worker.control("time_limit", "careful_nap", soft=0.5, hard=10)
     assert reply == {"ok": "time limits set successfully"}
     try:
-        assert client.signature("careful_nap", (4,)).delay().get(timeout=15) == "soft"
+        assert client.signature("careful_nap", (1.5,)).delay().get(timeout=15) == "soft"
     finally:
         worker.control("time_limit", "careful_nap", soft=None, hard=None)
 

@@ -240,7 +240,9 @@ def test_of_threads_that_race_for_a_ticket_one_gets_the_job() -> None:
         won: list[int] = []
         start = threading.Barrier(4)
 
-        def take(ticket: int = ticket, won: list[int] = won, start: threading.Barrier = start) -> None:
+        def take(
+            ticket: int = ticket, won: list[int] = won, start: threading.Barrier = start
+        ) -> None:
             start.wait()
             job = slab.take(ticket)
             if job is not None:

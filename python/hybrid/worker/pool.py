@@ -45,11 +45,13 @@ TURN_BUDGET = 128
 KILL_GRACE = 1.0
 #: After so many kills the pool gives up on a job that swallows them, and frees its place.
 KILL_ATTEMPTS = 5
+#: Jobs that can run at a time: the slab's tickets have 20 bits for their place.
+MAX_LIMIT = 2**20
 #: Seconds after which a slot without a job ends.
 SLOT_IDLE = 60.0
 
 
-class JobKilled(GreenletExit):
+class JobKilled(GreenletExit):  # type: ignore[misc]
     """Raised in a job that was terminated or has passed its hard time limit.
 
     Not an :exc:`Exception`, so that ``except Exception`` in a task lets it pass, and a kind
@@ -88,6 +90,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(limit, *args, **kwargs)
+        _check_limit(limit or 0)
         self.hub = type(self).get_hub()
         self.timeout = timeout
         self.soft_timeout = soft_timeout
@@ -135,8 +138,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
     def flush(self) -> None:
         """Drop the jobs that have not started."""
         if self._backlog:
-            logger.debug("%s: dropping %d jobs that have not started",
-                         self.spelling, len(self._backlog))
+            logger.debug(
+                "%s: dropping %d jobs that have not started", self.spelling, len(self._backlog)
+            )
             self._backlog.clear()
             self._wake(self._waiters)
             self._maybe_drained()
@@ -174,8 +178,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Replaces :meth:`BasePool.apply_async`, which would pack and unpack all of this again.
         """
         if self._does_debug:
-            logger.debug("TaskPool: Apply %s (args:%s kwargs:%s)", target,
-                         truncate(safe_repr(args), 1024), truncate(safe_repr(kwargs), 1024))
+            logger.debug(
+                "TaskPool: Apply %s (args:%s kwargs:%s)",
+                target,
+                truncate(safe_repr(args), 1024),
+                truncate(safe_repr(kwargs), 1024),
+            )
         if self.apply_signal is not None and self.apply_signal.receivers:
             self.apply_signal.send(sender=self, target=target, args=args, kwargs=kwargs)
         job = Job(
@@ -213,7 +221,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
     # -- size
 
     def grow(self, n: int = 1) -> None:
-        """Run up to ``n`` more jobs at a time."""
+        """Run up to ``n`` more jobs at a time.
+
+        Raises:
+            ValueError: That is more than a pool can run.
+        """
+        _check_limit(self.limit + n)
         self.limit += n
         self._limit_slab()
         self._schedule_dispatch()
@@ -267,12 +280,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
     # -- in the hub
 
     def _schedule_dispatch(self) -> None:
-        if (
-            self._backlog
-            and self._busy < self.limit
-            and not self._dispatching
-            and not self._held
-        ):
+        if self._backlog and self._busy < self.limit and not self._dispatching and not self._held:
             self._dispatching = True
             self.hub.call_soon(self._dispatch)
 
@@ -487,13 +495,21 @@ class TaskPool(BasePool):  # type: ignore[misc]
         logger.error(
             "%s: %r swallowed %d attempts to end it and may run on; its place is free again. "
             "Let %s pass in the task's except clauses",
-            self.spelling, job, KILL_ATTEMPTS, JobKilled.__name__,
+            self.spelling,
+            job,
+            KILL_ATTEMPTS,
+            JobKilled.__name__,
         )
         job.abandoned = True
         self._abandoned += 1
         self._busy -= 1
         self._schedule_dispatch()
         self._maybe_drained()
+
+
+def _check_limit(limit: int) -> None:
+    if limit > MAX_LIMIT:
+        raise ValueError(f"a pool runs at most {MAX_LIMIT} jobs at a time, not {limit}")
 
 
 class _End:

@@ -24,7 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than 0.25 s")
     config.addinivalue_line(
-        "markers", "parity(*hubs): Celery's own pool must pass it too, on all hubs or on those named"
+        "markers",
+        "parity(*hubs): Celery's own pool must pass it too, on all hubs or on those named",
     )
 
 

@@ -392,9 +392,7 @@ def test_termination_while_celery_accepts_skips_the_target(
     pool: Any, apply: Any, until: Any, turns: Any
 ) -> None:
     ran: list[int] = []
-    outcome = apply(
-        pool, ran.append, 1, accept_callback=lambda pid, _: pool.terminate_job(pid, 15)
-    )
+    outcome = apply(pool, ran.append, 1, accept_callback=lambda pid, _: pool.terminate_job(pid, 15))
     turns()
     assert_serves_on(pool, apply, until)
     assert ran == []

@@ -87,7 +87,9 @@ def test_jobs_start_in_order(make_pool: Any, apply: Any, until: Any) -> None:
     assert ran == list(range(1_000))
 
 
-def test_jobs_that_wait_start_in_order_too(make_pool: Any, apply: Any, until: Any, hub: Hub) -> None:
+def test_jobs_that_wait_start_in_order_too(
+    make_pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
     pool = make_pool(7)
     ran: list[int] = []
 
@@ -431,9 +433,7 @@ def test_thousands_of_jobs_leave_nothing_behind(
     jobs = weakref.WeakSet()
     for number in range(10_000):
         limits = {"timeout": 60, "soft_timeout": 50} if number % 3 == 0 else {}
-        jobs.add(
-            pool.apply_async(target, (number,), callback=end, error_callback=end, **limits)
-        )
+        jobs.add(pool.apply_async(target, (number,), callback=end, error_callback=end, **limits))
     del target
     until(lambda: left == 0)
     gc.collect()

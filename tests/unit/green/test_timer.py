@@ -423,9 +423,7 @@ def test_thousands_at_one_instant_run_in_order(timer: Timer, ran: list[Any], unt
     assert ran == list(range(5_000))
 
 
-def test_a_flood_of_entries_leaves_turns_to_others(
-    timer: Timer, ran: list[Any], hub: Hub
-) -> None:
+def test_a_flood_of_entries_leaves_turns_to_others(timer: Timer, ran: list[Any], hub: Hub) -> None:
     for number in range(5_000):
         timer.call_at(0, ran.append, (number,))
     seen = []

@@ -1,0 +1,161 @@
+"""What the start-up file costs in an interpreter that has nothing to do with Celery.
+
+* ``file``: microseconds that site spends on ``celery_hybrid_boot.pth`` in one start, measured
+  inside fresh interpreters. In a virtual environment site runs every file twice, both count. This
+  is the figure with a target.
+* ``start``: microseconds that whole starts of ``python -c pass`` take longer with the file than
+  without. Both kinds take turns, and the figure is the median of the differences between
+  neighbours. It is a check on ``file``: a start takes some 10 000 microseconds and no two are
+  alike, hence the range, in which the median lies with 95 % confidence.
+* ``module``: microseconds for importing ``celery_hybrid_boot`` and calling ``arm``, measured like
+  ``file``. From Python 3.15 on that is what ``celery_hybrid_boot.start`` asks for, in place of
+  the line in the ``.pth`` file (PEP 829).
+
+``python benches/startup.py [--quick]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import venv
+from datetime import datetime, timezone
+from pathlib import Path
+from time import perf_counter
+
+from report import RESULTS
+
+FILES = Path(__file__).parents[1] / "celery_hybrid.data" / "platlib"
+TARGET_US = 50.0
+
+IN_FILE = """
+import site, sys, time
+known = set(sys.path)
+began = time.perf_counter_ns()
+site.addpackage({folder!r}, "celery_hybrid_boot.pth", known)
+site.addpackage({folder!r}, "celery_hybrid_boot.pth", known)
+print(time.perf_counter_ns() - began)
+"""
+
+IN_MODULE = """
+import time
+began = time.perf_counter_ns()
+import celery_hybrid_boot
+celery_hybrid_boot.arm()
+print(time.perf_counter_ns() - began)
+"""
+
+
+class Environment:
+    """A bare virtual environment, with or without the start-up file in it."""
+
+    def __init__(self, folder: Path, *, names: tuple[str, ...] = ()) -> None:
+        venv.EnvBuilder(symlinks=True).create(folder)
+        paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
+        self.site_packages = paths["platlib"]
+        self._python = str(folder / "bin" / "python")
+        for name in names:
+            shutil.copy(FILES / name, self.site_packages)
+
+    def start_us(self) -> float:
+        """Start an interpreter that does nothing, and tell how long it took."""
+        began = perf_counter()
+        # Not `subprocess`: it takes as long itself as what we look for.
+        pid = os.posix_spawn(self._python, [self._python, "-I", "-c", "pass"], os.environ)
+        status = os.waitpid(pid, 0)[1]
+        took = perf_counter() - began
+        assert status == 0
+        return took * 1e6
+
+    def run_us(self, code: str) -> float:
+        """Run code that prints nanoseconds, in a fresh interpreter."""
+        done = subprocess.run(
+            [self._python, "-I", "-c", code], stdout=subprocess.PIPE, check=True, text=True
+        )
+        return int(done.stdout) / 1e3
+
+
+def measure(folder: Path, starts: int) -> dict[str, list[float]]:
+    """Return every sample, by figure."""
+    without = Environment(folder / "without")
+    with_file = Environment(folder / "with", names=("celery_hybrid_boot.pth",))
+    module = Environment(folder / "module", names=("celery_hybrid_boot.py",))
+    in_file = IN_FILE.format(folder=with_file.site_packages)
+    for environment in (without, with_file):  # byte code and caches
+        for _ in range(5):
+            environment.start_us()
+    module.run_us(IN_MODULE)
+
+    samples: dict[str, list[float]] = {"file": [], "start": [], "module": [], "bare start": []}
+    for number in range(starts):
+        if number % 2:
+            bare, ours = without.start_us(), with_file.start_us()
+        else:
+            ours, bare = with_file.start_us(), without.start_us()
+        samples["bare start"].append(bare)
+        samples["start"].append(ours - bare)
+        if number % 5 == 0:
+            samples["file"].append(without.run_us(in_file))
+            samples["module"].append(module.run_us(IN_MODULE))
+    return samples
+
+
+def confidence(samples: list[float]) -> tuple[float, float]:
+    """Return the range in which the true median lies with 95 % confidence.
+
+    Taken from the order of the samples alone (a sign test), whatever their distribution.
+    """
+    ordered = sorted(samples)
+    count = len(ordered)
+    reach = 0.98 * count**0.5
+    low, high = round(count / 2 - reach), round(count / 2 + reach)
+    return ordered[max(low, 0)], ordered[min(high, count - 1)]
+
+
+def main() -> int:
+    """Be the command line. Returns 1 when the target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="200 pairs of starts, not 1000")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        samples = measure(Path(folder), 200 if options.quick else 1000)
+
+    print(
+        "microseconds in an interpreter that is not Celery's: median (95 % range of the median)\n"
+    )
+    for name, values in samples.items():
+        low, high = confidence(values)
+        print(
+            f"{name:<12}{statistics.median(values):10.1f}  ({low:.1f} to {high:.1f}), "
+            f"{len(values)} samples from {min(values):.1f} to {max(values):.1f}"
+        )
+    is_met = statistics.median(samples["file"]) < TARGET_US
+    print(f"\nfile: below {TARGET_US:g} is {'met' if is_met else 'MISSED'}")
+
+    path = RESULTS / f"startup{'-quick' if options.quick else ''}.json"
+    RESULTS.mkdir(exist_ok=True)
+    kept = {
+        "title": "the start-up file in an interpreter that is not Celery's, microseconds",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.release()}",
+        "load": os.getloadavg(),
+        "python": platform.python_version(),
+        "median": {name: statistics.median(values) for name, values in samples.items()},
+        "samples": samples,
+    }
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"every sample is in {path}")
+    return 0 if is_met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
