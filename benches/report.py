@@ -1,8 +1,8 @@
 """Runs the samples of a bench in fresh interpreters, prints the table and keeps the numbers.
 
-A bench is a script with a function ``sample(hub, implementation, quick)`` that returns its figures
-by name, smaller being better. Started by :func:`run_samples` in a child, the script patches the
-child and prints the figures of one sample as JSON.
+A bench is a script with *parts*: functions ``part(hub, implementation, quick)`` that return figures
+by name, smaller being better. Each sample of a part has an interpreter of its own, in which the
+script is started again: it patches, runs the part and prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any, Callable
 
@@ -26,9 +27,7 @@ HUBS = ("gevent", "eventlet")
 IMPLEMENTATIONS = ("stock", "hybrid")
 RESULTS = Path(__file__).parent / "results"
 
-Sample = Callable[[str, str, bool], "dict[str, float]"]
-#: By hub, implementation and figure: one value of each sample.
-Figures = "dict[str, dict[str, dict[str, list[float]]]]"
+Part = Callable[[str, str, bool], "dict[str, float]"]
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,24 @@ class Target:
     at_least: float
 
 
-def run_samples(script: Path, sample: Sample, title: str, targets: list[Target]) -> int:
+def run_samples(script: Path, parts: list[Part], title: str, targets: list[Target]) -> int:
     """Be the command line of a bench. Returns the exit status: 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter samples")
     parser.add_argument("--hub", choices=HUBS, action="append", help="only this one")
     parser.add_argument("--samples", type=int, help="per hub and implementation")
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        hub, implementation = options.child
+        hub, implementation, name = options.child
         _patch(hub)
-        print(json.dumps(sample(hub, implementation, options.quick)))
-        return 0
-    count = options.samples or (3 if options.quick else 7)
-    hubs = options.hub or HUBS
-    figures = _collect(script, hubs, count, options.quick)
+        (part,) = (part for part in parts if part.__name__ == name)
+        print(json.dumps(part(hub, implementation, options.quick)), flush=True)
+        # Not by the usual way: taking a million greenlets apart takes longer than the bench.
+        os._exit(0)
+    count = options.samples or (3 if options.quick else 5)
+    names = [part.__name__ for part in parts]
+    figures = _collect(script, names, options.hub or HUBS, count, options.quick)
     print(f"{title}: median of {count} samples (lowest - highest)\n")
     missed = _print_table(figures, targets)
     path = _keep(script.stem, title, figures, options.quick)
@@ -72,14 +73,14 @@ def _patch(hub: str) -> None:
     hybrid.patch(hub)
 
 
-def _collect(script: Path, hubs: Any, count: int, quick: bool) -> Any:
+def _collect(script: Path, parts: list[str], hubs: Any, count: int, quick: bool) -> Any:
+    """Return a value of each sample, by hub, implementation and figure."""
     figures: Any = {hub: {name: {} for name in IMPLEMENTATIONS} for hub in hubs}
-    rounds = [(number, hub) for number in range(count) for hub in hubs]
-    for number, hub in rounds:
+    for number, hub, part in product(range(count), hubs, parts):
         # Who goes first alternates: the second may find the processor warmer or slower.
         for implementation in IMPLEMENTATIONS if number % 2 else reversed(IMPLEMENTATIONS):
-            _progress(f"sample {number + 1} of {count}: {hub}, {implementation}")
-            command = [sys.executable, script, "--child", hub, implementation]
+            _progress(f"sample {number + 1} of {count}: {hub}, {part}, {implementation}")
+            command = [sys.executable, script, "--child", hub, implementation, part]
             child = subprocess.run(
                 command + ["--quick"] * quick, stdout=subprocess.PIPE, text=True, check=True
             )

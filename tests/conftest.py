@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import celery
 import pytest
-
 from harness.brokers import Brokers, MissingServerError, Space
 from harness.worker import Worker
 
@@ -39,10 +39,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "stock_fails(reason, pools=..., brokers=..., before=..., since=..., sometimes=...): stock pools must fail "
-        "this test, hybrid pools must pass it. The day a stock pool passes, the run fails and "
-        "the mark goes, unless it fails only `sometimes`. `before` and `since` bound the Celery "
-        "version, as (5, 6).",
+        "stock_fails(reason, *, pools, brokers, before, since, sometimes): stock pools must fail "
+        "this test and hybrid pools must pass it. The day a stock pool passes, the run fails and "
+        "the mark goes, unless stock fails only `sometimes`. `pools` and `brokers` narrow it, "
+        "`before` and `since` bound the Celery version, as in (5, 6).",
     )
     config.addinivalue_line(
         "markers", "dedicated: starts workers of its own, because it stops or configures them"
@@ -122,7 +122,7 @@ def pool(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     package, _, hub = name.rpartition(".")
     for module in filter(None, (package, hub)):
-        if importlib.util.find_spec(module) is None:
+        if name in (*STOCK_POOLS, *HYBRID_POOLS) and importlib.util.find_spec(module) is None:
             _missing(f"-P {name} needs the package {module}, which is not installed")
     return name
 

@@ -96,7 +96,7 @@ def crawl_table(crawl: Crawl, plan: Plan) -> Group:
     for url, error in crawl.failures[:SHOWN_FAILURES]:
         failures.add_row(url, error)
     if len(crawl.failures) > SHOWN_FAILURES:
-        failures.add_row(f"… and {len(crawl.failures) - SHOWN_FAILURES} more", crawl.database)
+        failures.add_row(f"… and {len(crawl.failures) - SHOWN_FAILURES} more", "--json lists all")
     return Group(table, failures) if crawl.failures else Group(table)
 
 

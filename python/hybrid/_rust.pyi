@@ -1,5 +1,19 @@
 from typing import Any, Callable, TypeVar, final
 
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "DecodeError",
+    "Delivery",
+    "Slab",
+    "SlabFullError",
+    "TimerEntry",
+    "TimerHeap",
+    "__version__",
+    "decode_envelope",
+    "loads",
+]
+
 @final
 class DecodeError(ValueError):
     """The input has to be decoded in Python, which may accept or refuse it.
@@ -109,6 +123,7 @@ class Slab:
 
 _Entry = TypeVar("_Entry", bound=TimerEntry)
 
+@disjoint_base
 class TimerEntry:
     """One scheduled call, with the attributes of :class:`kombu.asynchronous.timer.Entry`.
 
@@ -168,6 +183,8 @@ class TimerHeap:
         """Add ``entry``, or move it; tell whether it is the earliest now.
 
         Args:
+            entry: Leaves the place that it has, and is no longer cancelled.
+            eta: Before the clock's zero it is due at once, infinite it never is.
             priority: Kept for whoever asks; does not change the order.
 
         Raises:

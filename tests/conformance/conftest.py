@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -50,7 +51,10 @@ def _shared(pool: str, shared_space: Space, log_folder: Path) -> Iterator[list[W
 
 @pytest.fixture
 def worker(
-    _shared: list[Worker], pool: str, shared_space: Space, log_folder: Path,
+    _shared: list[Worker],
+    pool: str,
+    shared_space: Space,
+    log_folder: Path,
     request: pytest.FixtureRequest,
 ) -> Worker:
     """A ready worker with 20 slots that other tests use too: leave it as you found it."""

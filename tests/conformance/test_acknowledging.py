@@ -84,9 +84,7 @@ def test_reject_on_worker_lost_requeues(client: Celery, journal: Journal) -> Non
     assert eventually(lambda: result.state == states.SUCCESS, "the second run")
 
 
-@pytest.mark.stock_fails(
-    "the eventlet pool ignores time limits", pools=("eventlet",)
-)
+@pytest.mark.stock_fails("the eventlet pool ignores time limits", pools=("eventlet",))
 def test_with_acks_on_timeout_off_a_timed_out_message_is_requeued(
     client: Celery, journal: Journal
 ) -> None:

@@ -22,8 +22,10 @@ def test_a_failure_stops_its_chain_and_calls_link_error(
 ) -> None:
     sig = client.signature
     links = chain(
-        sig("add", (1, 2)), sig("fail", ("ValueError", "broken"), immutable=True),
-        sig("note", (tag, "after")), app=client,
+        sig("add", (1, 2)),
+        sig("fail", ("ValueError", "broken"), immutable=True),
+        sig("note", (tag, "after")),
+        app=client,
     )
     result = links.apply_async(
         link_error=sig("note_any", kwargs={"tag": tag, "event": "link_error"})
@@ -77,29 +79,31 @@ def test_a_failed_header_fails_the_body_and_calls_its_link_error(
 def test_chords_and_groups_nest(client: Celery) -> None:
     sig = client.signature
     inner = chord([sig("add", (n, 1)) for n in range(3)], sig("add_all"), app=client)
-    outer = chord([inner, chain(sig("add", (1, 1)), sig("add", (5,)), app=client)],
-                  sig("add_all"), app=client)
+    outer = chord(
+        [inner, chain(sig("add", (1, 1)), sig("add", (5,)), app=client)], sig("add_all"), app=client
+    )
     assert outer().get(timeout=30) == 6 + 7
 
 
 def test_a_group_in_the_middle_of_a_chain_becomes_a_chord(client: Celery) -> None:
     sig = client.signature
     result = chain(
-        sig("add", (1, 1)), group([sig("add", (n,)) for n in range(4)], app=client),
-        sig("add_all"), app=client,
+        sig("add", (1, 1)),
+        group([sig("add", (n,)) for n in range(4)], app=client),
+        sig("add_all"),
+        app=client,
     )()
     assert result.get(timeout=30) == sum(2 + n for n in range(4))
 
 
 def test_map_starmap_and_chunks_run(client: Celery) -> None:
     add = client.signature("add")
-    starmap = client.signature(
-        "celery.starmap", kwargs={"task": add, "it": [[1, 2], [3, 4]]}
-    )
+    starmap = client.signature("celery.starmap", kwargs={"task": add, "it": [[1, 2], [3, 4]]})
     assert starmap.delay().get(timeout=15) == [3, 7]
     chunked = client.signature("celery.chunks", kwargs={"task": add, "it": [[1, 2]], "n": 1})
-    assert client.signature("celery.map", kwargs={"task": client.signature("echo"), "it": [1, 2]}
-                            ).delay().get(timeout=15) == [1, 2]
+    assert client.signature(
+        "celery.map", kwargs={"task": client.signature("echo"), "it": [1, 2]}
+    ).delay().get(timeout=15) == [1, 2]
     assert chunked is not None
 
 

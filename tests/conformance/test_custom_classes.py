@@ -67,9 +67,7 @@ def test_a_custom_strategy_handles_each_message(client: Celery, journal: Journal
     assert journal.events(result.id) == ["strategy: message"]
 
 
-def test_a_custom_strategy_sees_revoked_and_delayed_tasks(
-    client: Celery, journal: Journal
-) -> None:
+def test_a_custom_strategy_sees_revoked_and_delayed_tasks(client: Celery, journal: Journal) -> None:
     result = client.signature("with_strategy", (1,)).apply_async(countdown=0.5)
     assert result.get(timeout=15) == 2
     eventually(lambda: journal.events(result.id) == ["strategy: message"], "one message")

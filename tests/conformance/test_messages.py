@@ -64,7 +64,9 @@ def test_every_serializer_carries_arguments(client: Celery, serializer: str) -> 
 def test_json_carries_the_types_kombu_adds(client: Celery) -> None:
     got = client.signature("echo", (_RICH,)).apply_async(serializer="json").get(timeout=15)
     assert (got["when"], got["id"], got["price"]) == (
-        _RICH["when"], _RICH["id"], _RICH["price"],
+        _RICH["when"],
+        _RICH["id"],
+        _RICH["price"],
     )
     assert got["raw"] == _RICH["raw"]
 

@@ -82,7 +82,7 @@ def test_a_failure_keeps_its_traceback_and_its_cause(client: Celery) -> None:
 
 def test_an_unencodable_result_is_a_failure_of_that_task_alone(client: Celery) -> None:
     result = client.signature("unpicklable").delay()
-    with pytest.raises(Exception, match="(?i)serializ"):
+    with pytest.raises(Exception, match=r"(?i)serializ"):
         result.get(timeout=15)
     assert client.signature("add", (1, 1)).delay().get(timeout=15) == 2
 
@@ -118,9 +118,7 @@ def test_a_custom_state_and_its_meta_are_seen_while_the_task_runs(
     assert [entry["backend"] for entry in journal.entries(result.id, "step")] == ["PROGRESS"] * 3
 
 
-def test_a_running_task_is_reported_as_started(
-    client: Celery, journal: Journal, tag: str
-) -> None:
+def test_a_running_task_is_reported_as_started(client: Celery, journal: Journal, tag: str) -> None:
     result = client.signature("hold", (tag,)).delay()
     eventually(lambda: result.state == states.STARTED, "STARTED")
     journal.write(tag, "go")
@@ -148,7 +146,10 @@ def test_link_and_link_error_are_called(client: Celery, journal: Journal, tag: s
 def test_eager_tasks_run_inside_their_caller_and_restore_its_request(client: Celery) -> None:
     seen = client.signature("eager_inside").delay().get(timeout=15)
     assert seen == {
-        "eager": True, "inner is outer": False, "restored": True, "class": "EagerResult",
+        "eager": True,
+        "inner is outer": False,
+        "restored": True,
+        "class": "EagerResult",
     }
 
 

@@ -23,9 +23,7 @@ def test_a_retried_task_runs_again_until_it_succeeds(client: Celery, journal: Jo
     assert all(pause >= 0.09 for pause in _pauses(journal, result.id))
 
 
-def test_when_retries_run_out_the_tasks_own_error_remains(
-    client: Celery, journal: Journal
-) -> None:
+def test_when_retries_run_out_the_tasks_own_error_remains(client: Celery, journal: Journal) -> None:
     result = client.signature("retry_out").delay()
     with pytest.raises(Exception, match="gave up") as caught:
         result.get(timeout=20)
@@ -38,7 +36,7 @@ def test_when_retries_run_out_without_an_error_max_retries_exceeded_remains(
     client: Celery, journal: Journal
 ) -> None:
     result = client.signature("retry_plain").delay()
-    with pytest.raises(Exception, match="(?i)can't retry") as caught:
+    with pytest.raises(Exception, match=r"(?i)can't retry") as caught:
         result.get(timeout=20)
     assert type(caught.value).__name__ == "MaxRetriesExceededError"
     assert _tries(journal, result.id) == [0, 1]

@@ -41,7 +41,12 @@ def test_a_retry_sends_its_signals_in_order(client: Celery, journal: Journal) ->
         ["received", "prerun", "retry", "postrun", "received", "prerun", "success", "postrun"]
     )
     assert [event for event in found if event != "received"] == [
-        "prerun", "retry", "postrun", "prerun", "success", "postrun",
+        "prerun",
+        "retry",
+        "postrun",
+        "prerun",
+        "success",
+        "postrun",
     ]
 
 
@@ -55,8 +60,9 @@ def test_a_message_that_is_no_task_sends_task_rejected(
     client: Celery, worker: Worker, journal: Journal, tag: str
 ) -> None:
     with client.connection_for_write() as connection, connection.Producer() as producer:
-        producer.publish({"not": tag}, exchange="", routing_key=worker.space.name,
-                         serializer="json")
+        producer.publish(
+            {"not": tag}, exchange="", routing_key=worker.space.name, serializer="json"
+        )
     eventually(
         lambda: any(tag in entry["body"] for entry in journal.entries("signals:rejected")),
         "task_rejected",
@@ -84,7 +90,9 @@ def test_a_received_event_describes_the_task(client: Celery, events: EventLog) -
     received = events.wait_for(result.id, "task-received")
     assert (received["name"], received["args"], received["kwargs"]) == ("add", "(1, 2)", "{}")
     assert (received["root_id"], received["parent_id"], received["retries"]) == (
-        result.id, None, 0,
+        result.id,
+        None,
+        0,
     )
     assert received["eta"] is not None
     events.wait_for(result.id, "task-succeeded")
@@ -126,9 +134,13 @@ def test_an_expired_task_sends_task_revoked(client: Celery, events: EventLog) ->
 def test_the_worker_sends_heartbeat_events(worker: Worker, events: EventLog) -> None:
     # An event receiver that arrives asks for a shorter one, without these figures.
     beat = eventually(
-        lambda: [event for event in events.named("worker-heartbeat")
-                 if event["hostname"] == worker.node and "active" in event],
-        "a heartbeat", within=10,
+        lambda: [
+            event
+            for event in events.named("worker-heartbeat")
+            if event["hostname"] == worker.node and "active" in event
+        ],
+        "a heartbeat",
+        within=10,
     )[0]
     assert {"active", "processed", "freq", "loadavg", "sw_ver"} <= beat.keys()
 

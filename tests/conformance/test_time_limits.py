@@ -10,9 +10,7 @@ from harness.waiting import eventually
 from harness.worker import StartWorker, Worker
 
 soft_limits = pytest.mark.stock_fails("both stock pools ignore soft limits")
-hard_limits = pytest.mark.stock_fails(
-    "the eventlet pool ignores time limits", pools=("eventlet",)
-)
+hard_limits = pytest.mark.stock_fails("the eventlet pool ignores time limits", pools=("eventlet",))
 
 
 @soft_limits

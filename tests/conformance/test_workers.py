@@ -43,8 +43,9 @@ def test_a_green_worker_for_io_runs_beside_a_prefork_worker_for_cpu(
     routes = {"burn": {"queue": "cpu"}, "which_pool": {"queue": "io"}}
     settings = {"task_routes": routes}
     io = start_worker(wait=False, options=["-Q", "io"], settings=settings)
-    cpu = start_worker(wait=False, pool="prefork", concurrency=2, options=["-Q", "cpu"],
-                       settings=settings)
+    cpu = start_worker(
+        wait=False, pool="prefork", concurrency=2, options=["-Q", "cpu"], settings=settings
+    )
     io.wait_ready()
     cpu.wait_ready()
     client = io.client
@@ -59,7 +60,9 @@ def test_a_green_worker_for_io_runs_beside_a_prefork_worker_for_cpu(
 
 @pytest.mark.stock_fails(
     "the signal handler waits for the broker inside the hub, and hangs",
-    pools=("eventlet",), brokers=("rabbitmq",), sometimes=True,
+    pools=("eventlet",),
+    brokers=("rabbitmq",),
+    sometimes=True,
 )
 def test_sigquit_ends_a_worker_with_running_tasks(
     start_worker: StartWorker, own_journal: Journal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from types import TracebackType
 from typing import Any
@@ -27,10 +28,8 @@ class EventLog:
             # The mixin behind it opens a connection of its own.
             with receiver.consumer_context() as (consuming, _channel, _consumers):
                 while not self._stop.is_set():
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         consuming.drain_events(timeout=0.2)
-                    except TimeoutError:
-                        pass
                     # On Redis the first drain subscribes; before it, events would be missed.
                     self._ready.set()
 

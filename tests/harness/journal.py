@@ -19,7 +19,8 @@ class Journal:
     """Both ends of the journal; the worker writes, the test reads."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(url)
+        # A thousand tasks may write at once, and redis-py's own bound is an error at 100.
+        self._redis = redis.Redis.from_url(url, max_connections=10_000)
 
     def write(self, tag: str, event: str, **fields: Any) -> None:
         entry = {"event": event, "at": time.time(), **fields}

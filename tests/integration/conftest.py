@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 from harness.brokers import Space
@@ -37,8 +38,13 @@ def start_worker(pool: str, space: Space, log_folder: Path) -> Iterator[StartWor
         settings = {**_settings_for(pool), **options.pop("settings", {})}
         worker = Worker(
             **{
-                "pool": pool, "space": space, "folder": log_folder, "app": "workload",
-                "paths": [HERE], "settings": settings, **options,
+                "pool": pool,
+                "space": space,
+                "folder": log_folder,
+                "app": "workload",
+                "paths": [HERE],
+                "settings": settings,
+                **options,
             }
         )
         started.append(worker)

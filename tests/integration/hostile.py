@@ -37,8 +37,11 @@ class Draft:
         body = self.body if isinstance(self.body, bytes) else self.body.encode("utf-8")
         if broker == "rabbitmq":
             queue.push(
-                body, content_type=self.content_type, content_encoding=self.content_encoding,
-                application_headers=self.headers, delivery_mode=2,
+                body,
+                content_type=self.content_type,
+                content_encoding=self.content_encoding,
+                application_headers=self.headers,
+                delivery_mode=2,
                 correlation_id=self.properties.get("correlation_id"),
                 reply_to=self.properties.get("reply_to"),
             )
@@ -48,8 +51,10 @@ class Draft:
             return
         text = base64.b64encode(body).decode() if self.body_is_base64 else body.decode()
         envelope = {
-            "body": text, "content-type": self.content_type,
-            "content-encoding": self.content_encoding, "headers": self.headers,
+            "body": text,
+            "content-type": self.content_type,
+            "content-encoding": self.content_encoding,
+            "headers": self.headers,
             "properties": self.properties,
         }
         queue.push(json.dumps(envelope).encode())
@@ -60,16 +65,34 @@ def _draft(queue: Queue) -> Draft:
     return Draft(
         body=CALL,
         headers={
-            "lang": "py", "task": "quick", "id": task_id, "shadow": None, "eta": None,
-            "expires": None, "group": None, "group_index": None, "retries": 0,
-            "timelimit": [None, None], "root_id": task_id, "parent_id": None, "argsrepr": "(1,)",
-            "kwargsrepr": "{}", "origin": "test", "ignore_result": False,
-            "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+            "lang": "py",
+            "task": "quick",
+            "id": task_id,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": task_id,
+            "parent_id": None,
+            "argsrepr": "(1,)",
+            "kwargsrepr": "{}",
+            "origin": "test",
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
         },
         properties={
-            "correlation_id": task_id, "reply_to": str(uuid.uuid4()), "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue.name}, "priority": 0,
-            "body_encoding": "base64", "delivery_tag": str(uuid.uuid4()),
+            "correlation_id": task_id,
+            "reply_to": str(uuid.uuid4()),
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": queue.name},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
         },
     )
 
@@ -190,7 +213,7 @@ CASES: list[Case] = [
     Case("body of another shape: embed is text", _body('[[1], {}, "x"]')),
     Case("callbacks of a wrong type", _body('[[1], {}, {"callbacks": 5, "errbacks": "x"}]')),
     Case("chain of a wrong type", _body('[[1], {}, {"chain": {"a": 1}, "chord": 5}]')),
-    Case("deeply nested arguments", _body(f'[[{NESTED}], {{}}, {{}}]')),
+    Case("deeply nested arguments", _body(f"[[{NESTED}], {{}}, {{}}]")),
     Case("NUL in arguments", _body('[["a\\u0000b"], {}, {}]')),
     Case("lone surrogate in arguments", _body('[["a\\ud800b"], {}, {}]')),
     Case("lone surrogate as keyword", _body('[[], {"\\udfff": 1}, {}]')),
@@ -281,11 +304,23 @@ STOCK: dict[str, dict[str, list[str]]] = {
     },
     "rabbitmq": {
         "ends": [
-            "headers null",
+            "empty body",
+            "body of another shape: object",
+            "body of another shape: number",
+            "body of another shape: null",
+            "body of another shape: two parts",
+            "no id header",
+            "header task: []",
             "header task: {'a': 1}",
-            "header expires: {'a': 1}",
+            "header id: []",
+            "header id: {'a': 1}",
+            "header eta: []",
+            "header expires: []",
+            "header timelimit: 'x'",
+            "header timelimit: [1]",
             "header timelimit: {'a': 1}",
-            "header root_id: 17",
+            "header timelimit: 5",
+            "header stamped_headers: 17",
         ],
     },
 }

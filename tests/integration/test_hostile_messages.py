@@ -1,16 +1,16 @@
 """Bad input costs the worker one message, and nobody else anything.
 
 Good tasks are sent before and after each bad message, and all of them must run, on the same broker
-connection. What a stock worker does instead is recorded in :mod:`hostile` and checked when the tests
-run with ``--pools gevent``.
+connection. What a stock worker does instead is recorded in :mod:`hostile`, and checked when the
+tests run with ``--pools gevent``.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from harness.brokers import Brokers, Space
@@ -44,7 +44,8 @@ def worker(
     if current is None:
         _running.clear()
         settings = {
-            "broker_connection_retry_on_startup": True, "result_expires": 600,
+            "broker_connection_retry_on_startup": True,
+            "result_expires": 600,
             "broker_heartbeat": 120 if pool.startswith("hybrid.") else 0,
         }
         current = Worker(pool, space, log_folder, "workload", [here], settings=settings)

@@ -9,9 +9,7 @@ from harness.waiting import eventually
 from harness.worker import StartWorker
 
 
-def test_stats_describe_the_pool(
-    start_worker: StartWorker, journal: Journal, pool: str
-) -> None:
+def test_stats_describe_the_pool(start_worker: StartWorker, journal: Journal, pool: str) -> None:
     worker = start_worker(concurrency=8)
     idle = worker.pool_info()
     assert idle["implementation"] == f"{pool}:TaskPool"
@@ -30,7 +28,8 @@ def test_stats_describe_the_pool(
 def test_a_start_without_c_gives_one_warning(start_worker: StartWorker) -> None:
     worker = start_worker(concurrency=None)
     warnings = [
-        line for line in worker.output.splitlines()
+        line
+        for line in worker.output.splitlines()
         if re.search(r"\bWARNING\b", line) and re.search(r"(?<!\S)-c\b", line)
     ]
     assert len(warnings) == 1, worker.output

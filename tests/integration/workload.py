@@ -1,4 +1,4 @@
-"""The project that the integration tests run: tasks that strain a pool and write down what happened.
+"""The project of the integration tests: tasks that strain a pool and write down what happened.
 
 Its settings come from the test.
 """
@@ -15,7 +15,6 @@ from typing import Any
 from celery import Celery, Task, current_task, signals
 from celery._state import _task_stack
 from celery.exceptions import SoftTimeLimitExceeded
-
 from harness.journal import Journal
 from harness.worker import SETTINGS_VARIABLE
 
@@ -100,10 +99,20 @@ def _late_deaf_nap(self: Task, tag: str) -> str:
     return "slept"
 
 
-app.task(_late_deaf_nap, name="late_deaf_nap_acked", bind=True, acks_late=True,
-         acks_on_failure_or_timeout=True)
-app.task(_late_deaf_nap, name="late_deaf_nap_requeued", bind=True, acks_late=True,
-         acks_on_failure_or_timeout=False)
+app.task(
+    _late_deaf_nap,
+    name="late_deaf_nap_acked",
+    bind=True,
+    acks_late=True,
+    acks_on_failure_or_timeout=True,
+)
+app.task(
+    _late_deaf_nap,
+    name="late_deaf_nap_requeued",
+    bind=True,
+    acks_late=True,
+    acks_on_failure_or_timeout=False,
+)
 
 
 @app.task(name="probe_locals", bind=True)

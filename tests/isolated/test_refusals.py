@@ -86,7 +86,7 @@ def test_a_hub_that_is_not_installed(
     shell: Shell, wheel: Path, hub: str, way: str, tmp_path: Path
 ) -> None:
     other = {"gevent": "eventlet", "eventlet": "gevent"}[hub]
-    without = Venv(tmp_path / "without", ["celery[redis]", other])
+    without = Venv(tmp_path / "without", ["celery", "kombu[redis]", other])
     without.install(wheel)
     command = {
         "celery": ["celery", "-A", "proj", "worker", "-P", f"hybrid.{hub}"],

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,25 @@ def test_other_interpreters_import_nothing_of_ours(
     assert done.stderr == ""
 
 
+def test_the_start_file_of_python_3_15_does_the_same_as_the_line(
+    shell: Shell, installed: Venv
+) -> None:
+    """PEP 829: each line names a callable that site resolves and calls, without arguments."""
+    entry = (installed.site_packages / "celery_hybrid_boot.start").read_text().strip()
+    assert (installed.site_packages / "celery_hybrid_boot.pth").exists()  # the same name, so ours
+    code = (
+        f"import pkgutil, sys; sys.meta_path[:] = sys.meta_path[-3:]\n"
+        f"for name in [name for name in sys.modules if name.startswith('hybrid')]:\n"
+        f"    del sys.modules[name]\n"
+        f"pkgutil.resolve_name({entry!r})(); pkgutil.resolve_name({entry!r})()\n"
+        "print(str(sys.meta_path).count('_CeleryWatcher'), 'hybrid' in sys.modules)"
+    )
+    others = shell.run(installed, "python", "-c", code, "worker", "-P", "gevent")
+    assert (others.stdout, others.stderr) == ("0 False\n", "")
+    ours = shell.run(installed, "python", "-c", code, "worker", "-P", "hybrid.gevent")
+    assert (ours.stdout, ours.stderr) == ("1 True\n", "")
+
+
 def test_celery_multi_itself_is_not_patched(shell: Shell, installed: Venv) -> None:
     code = (
         "import sys; import celery; print('gevent' in sys.modules, 'hybrid' in str(sys.meta_path))"
@@ -88,25 +108,30 @@ def test_uninstalling_leaves_no_file(shell: Shell, wheel: Path, tmp_path: Path) 
     assert "'hybrid.gevent' is not one of" in done.stderr
 
 
-@pytest.mark.skipif(
-    not (shutil.which("cargo") and importlib.util.find_spec("maturin")),
-    reason="needs cargo and maturin",
-)
-def test_an_editable_installation_has_the_start_up_file(
-    shell: Shell, hub: str, tmp_path: Path
-) -> None:
-    if hub == "eventlet":
-        pytest.skip("one is enough")
+@pytest.fixture
+def editable(tmp_path: Path) -> Iterator[Venv]:
+    """An environment in which ``maturin develop`` has installed this very folder."""
+    if not (shutil.which("cargo") and importlib.util.find_spec("maturin")):
+        pytest.skip("needs cargo and maturin")
+    before = set(ROOT.glob("python/hybrid/*.so"))
     venv = Venv(tmp_path / "venv", PACKAGES)
-    pip = shutil.which("pip", path=str(Path(sys.executable).parent))
     subprocess.run(
-        [sys.executable, "-m", "maturin", "develop", "--release", "--quiet"]
-        + (["--pip-path", pip] if pip else []),
+        [
+            *(sys.executable, "-m", "maturin", "develop", "--release", "--quiet"),
+            *("--pip-path", str(Path(sys.executable).with_name("pip"))),
+        ],
         cwd=ROOT,
         env={**os.environ, "VIRTUAL_ENV": str(venv.bin.parent), "PIP_NO_INDEX": "1"},
         check=True,
     )
+    yield venv
+    for built in set(ROOT.glob("python/hybrid/*.so")) - before:
+        built.unlink()
+
+
+def test_an_editable_installation_has_the_start_up_file(shell: Shell, editable: Venv) -> None:
     worker = shell.start(
-        venv, "celery", "-A", "proj", "worker", "-P", "hybrid.gevent", "-c", "10"
+        editable, "celery", "-A", "proj", "worker", "-P", "hybrid.gevent", "-c", "10"
     ).ready()
     assert worker.sockets == [SOCKETS["gevent"]]
+    assert worker.pool_stats()["implementation"] == "hybrid.gevent:TaskPool"

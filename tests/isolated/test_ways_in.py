@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -229,6 +230,10 @@ def test_a_script_that_patches_needs_no_start_up_file(
     check(worker, hub)
 
 
+def has_restarted(worker: Started) -> bool:
+    return len(worker.sockets) == 2
+
+
 def test_hangup_restarts_the_worker(
     shell: Shell, installed: Venv, plain: Venv, target: str
 ) -> None:
@@ -241,5 +246,5 @@ def test_hangup_restarts_the_worker(
     for worker in workers:
         worker.ready().child.send_signal(signal.SIGHUP)
     for worker in workers:
-        eventually(lambda worker=worker: len(worker.sockets) == 2, "the second import of proj")
+        eventually(partial(has_restarted, worker), "the second import of proj")
         check(worker, "gevent")

@@ -41,7 +41,7 @@ def test_the_worker_says_once_that_it_was_started_without_a_number(
     worker = shell.start(installed, *command).ready()
     output = worker.child.output()
     assert output.count("started without -c") == 1
-    assert output.count("WARNING") == 1
+    assert output.count("WARNING/MainProcess] hybrid.") == 1
     assert f"-P hybrid.{hub} -c 1000" in output
     assert (
         "started without -c" not in shell.start(installed, *command, "-c9").ready().child.output()

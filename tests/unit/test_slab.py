@@ -191,7 +191,7 @@ class Model(RuleBasedStateMachine):
     def holds_what_the_model_holds(self) -> None:
         assert len(self.slab) == len(self.jobs)
         assert self.slab.limit == self.limit
-        assert dict((ticket, tuple(times)) for ticket, *times in self.slab.scan()) == {
+        assert {ticket: tuple(times) for ticket, *times in self.slab.scan()} == {
             ticket: times for ticket, (_, times) in self.jobs.items()
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 from typing import Any, Callable
 
 import eventlet
@@ -45,10 +46,9 @@ class EventletHub(Hub):
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         self._from_elsewhere.append((callback, args))
-        try:
+        # Full means that wake-ups are still to be read.
+        with suppress(BlockingIOError):
             _os.write(self._wake_writer, b"\0")
-        except BlockingIOError:
-            pass  # the pipe is full of wake-ups that are still to be read
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
         alarm: Alarm = self._hub.schedule_call_global(max(seconds, 0.0), callback)

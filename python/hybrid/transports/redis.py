@@ -1,13 +1,25 @@
-"""kombu's Redis transport with messages decoded in Rust."""
+"""kombu's Redis transport with messages decoded in Rust.
+
+What lies in a Redis list may be anything. kombu raises out of its poll loop for what is not an
+envelope, which ends the worker, after it has taken the entry from the list. Here such an entry is
+logged and dropped, and costs nobody else anything.
+"""
 
 from __future__ import annotations
 
+from queue import Empty
 from types import FunctionType
 from typing import Any, Callable
 
+from kombu.log import get_logger
 from kombu.transport import redis, virtual
 
-from .message import Message, decode_envelope
+from hybrid.transports.message import Message, decode_envelope
+
+logger = get_logger("kombu.transport.redis")
+
+#: What kombu raises for an entry that is not an envelope, or not one of its own.
+_UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def _rebound(function: Callable[..., Any], **names: Any) -> Any:
@@ -29,13 +41,50 @@ def _rebound(function: Callable[..., Any], **names: Any) -> Any:
     return rebound
 
 
+def _drop(entry: Any, exc: BaseException) -> None:
+    logger.critical(
+        "Dropped an entry of a queue that is no message (%s: %s): %.500r",
+        type(exc).__name__, exc, entry,
+    )
+
+
+def _decode_or_drop(data: Any) -> Any:
+    try:
+        return decode_envelope(data)
+    except _UNREADABLE as exc:
+        _drop(data, exc)
+        # What the callers take for a queue without a message.
+        raise Empty from None
+
+
+class _NotAMessageError(Exception):
+    """An envelope has been decoded, and no message can be made of it."""
+
+
+class _Message(Message):
+    """A message that is logged when it turns out to be none."""
+
+    __slots__ = ()
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        try:
+            super().__init__(payload, channel, **kwargs)
+            # What kombu needs to keep track of it until it is acknowledged.
+            self.delivery_info["exchange"], self.delivery_info["routing_key"]
+            if type(self.delivery_tag) is not str:
+                raise TypeError(f"delivery_tag must be a string, not {self.delivery_tag!r}")
+        except _UNREADABLE as exc:
+            _drop(getattr(payload, "raw", payload), exc)
+            raise _NotAMessageError from None
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """kombu's channel: keys, scripts, connections and options are its own."""
 
-    Message = Message
+    Message = _Message
 
-    _brpop_read = _rebound(redis.Channel._brpop_read, loads=decode_envelope)
-    _get = _rebound(redis.Channel._get, loads=decode_envelope)
+    _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
+    _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not _has_kombus_body_codec(self):
@@ -43,6 +92,29 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._brpop_read = super()._brpop_read
             self._get = super()._get
         super().__init__(*args, **kwargs)
+
+    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+        """Consume from ``queue``; entries that are no messages are dropped."""
+        consumed = super().basic_consume(queue, *args, **kwargs)
+        callbacks = self.connection._callbacks
+        deliver = callbacks[queue]
+
+        def deliver_messages(entry: Any) -> Any:
+            try:
+                return deliver(entry)
+            except _NotAMessageError:
+                return None
+
+        callbacks[queue] = deliver_messages
+        return consumed
+
+    def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Message | None:
+        """Get one message; ``None`` when the next entry of the queue is none."""
+        try:
+            message: Message | None = super().basic_get(queue, *args, **kwargs)
+        except _NotAMessageError:
+            return None
+        return message
 
 
 class Transport(redis.Transport):  # type: ignore[misc]

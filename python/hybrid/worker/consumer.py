@@ -1,20 +1,55 @@
-"""Celery's consumer, with our strategies for the tasks that they fit."""
+"""Celery's consumer, with our strategies for the tasks that they fit.
+
+Celery trusts the types in a message: where one is wrong, an exception leaves its handler, ends the
+consumer's loop, and the worker with it. Here such a message is refused, and costs nobody else
+anything.
+"""
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Callable
 
+from celery import signals
+from celery.utils.log import get_logger
 from celery.worker import consumer
+from celery.worker import state as worker_state
+from kombu.exceptions import ContentDisallowed, DecodeError
 
 from hybrid.transports import redis
 from hybrid.worker import strategy
 
+logger = get_logger("celery.worker.consumer")
+
+#: What Celery's code raises for a message with something else in it than it expects.
+_UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    ContentDisallowed,
+    DecodeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 #: With prefetching unlimited, jobs that may wait for each one that can run.
 BACKLOG_PER_SLOT = 4
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """The consumer of workers on our pools."""
+
+    def __init__(self, on_task_request: Callable[[Any], None], **kwargs: Any) -> None:
+        def run_or_refuse(request: Any) -> None:
+            # Also called by the timer, for tasks with an ETA or a rate limit.
+            try:
+                on_task_request(request)
+            except _UNREADABLE as exc:
+                worker_state.requests.pop(request.id, None)
+                worker_state.reserved_requests.discard(request)
+                self._refuse(request.message, exc)
+
+        super().__init__(run_or_refuse, **kwargs)
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
@@ -38,11 +73,28 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         is this handler that waits, as the stock pools do.
         """
         on_task_received: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
-        if self.initial_prefetch_count:
-            return on_task_received
+        is_bounded = bool(self.initial_prefetch_count)
 
-        def receive_then_wait(message: Any) -> None:
-            on_task_received(message)
-            self.pool.wait_for_room(BACKLOG_PER_SLOT)
+        def receive_or_refuse(message: Any) -> None:
+            try:
+                on_task_received(message)
+            except _UNREADABLE as exc:
+                self._refuse(message, exc)
+            if not is_bounded:
+                self.pool.wait_for_room(BACKLOG_PER_SLOT)
 
-        return receive_then_wait
+        return receive_or_refuse
+
+    def _refuse(self, message: Any, exc: Exception) -> None:
+        """Reject a message that cannot be read, as Celery does with an invalid task."""
+        logger.error(
+            "Refused a message that cannot be read (%s: %s): headers=%.500r body=%.500r",
+            type(exc).__name__,
+            exc,
+            message.headers,
+            message.body,
+            exc_info=logger.isEnabledFor(logging.DEBUG),
+        )
+        if not message.acknowledged:
+            message.reject_log_error(logger, self.connection_errors)
+        signals.task_rejected.send(sender=self, message=message, exc=exc)

@@ -204,7 +204,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self._schedule_dispatch()
         return job
 
-    def terminate_job(self, pid: int, signal: int | None = None) -> None:
+    def terminate_job(self, pid: int, signal: int | None = None) -> None:  # noqa: ARG002
         """End the job behind the ticket ``pid``. Harmless when it has ended.
 
         The job gets :exc:`JobKilled` where it waits. Its callbacks are not called: whoever
@@ -510,6 +510,11 @@ class TaskPool(BasePool):  # type: ignore[misc]
 def _check_limit(limit: int) -> None:
     if limit > MAX_LIMIT:
         raise ValueError(f"a pool runs at most {MAX_LIMIT} jobs at a time, not {limit}")
+
+
+def _check_seconds(which: str, seconds: Any) -> None:
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
 
 
 class _End:

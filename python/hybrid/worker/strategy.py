@@ -93,11 +93,24 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
             return Body(message), message.headers, True, app.uses_utc_timezone()
         return proto1_to_proto2(message, body)
 
-    handle = _celery_default(task, app, consumer, proto1_to_proto2=to_proto2, **kwargs)
+    def build() -> Callable[..., Any]:
+        handler: Callable[..., Any] = _celery_default(
+            task, app, consumer, proto1_to_proto2=to_proto2, **kwargs
+        )
+        return handler
+
+    handle = build()
+    limits = task.time_limit, task.soft_time_limit
 
     def task_message_handler(
         message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any
     ) -> Any:
+        nonlocal handle, limits
+        if (task.time_limit, task.soft_time_limit) != limits:
+            # Celery's handler has taken the limits once and for all, so its remote control
+            # command `time_limit` reaches no task that it has handled before.
+            limits = task.time_limit, task.soft_time_limit
+            handle = build()
         if body is None and isinstance(message, Message) and message.content_type == JSON:
             body = _PROTOCOL_2
         return handle(message, body, ack, reject, callbacks, **options)

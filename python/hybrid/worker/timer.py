@@ -44,6 +44,7 @@ class Entry(TimerEntry):
     __slots__ = ()
 
     def __call__(self) -> Any:
+        """Make the call."""
         return self.fun(*self.args, **self.kwargs)
 
     def __repr__(self) -> str:

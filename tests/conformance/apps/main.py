@@ -14,7 +14,6 @@ from celery import Celery, Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker.request import Request
 from celery.worker.strategy import default as default_strategy
-
 from harness.journal import Journal
 from harness.worker import SETTINGS_VARIABLE
 
@@ -23,8 +22,9 @@ app.conf.update(json.loads(os.environ[SETTINGS_VARIABLE]))
 app.conf.beat_schedule = {
     "tick": {"task": "note", "schedule": 0.5, "args": ["beat", "tick"]},
 }
-journal = Journal(app.conf.result_backend if "redis" in app.conf.result_backend
-                  else app.conf.journal_url)
+journal = Journal(
+    app.conf.result_backend if "redis" in app.conf.result_backend else app.conf.journal_url
+)
 
 
 class OddError(Exception):
@@ -112,7 +112,7 @@ def fail(kind: str, *args: Any) -> None:
 @app.task(name="fail_with_cause")
 def fail_with_cause() -> None:
     try:
-        {}["missing"]  # noqa: B018
+        {}["missing"]
     except KeyError as exc:
         raise ValueError("outer") from exc
 
@@ -126,13 +126,23 @@ def unpicklable() -> Any:
 def describe(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     request = self.request
     return {
-        "id": request.id, "args": list(request.args), "kwargs": dict(request.kwargs),
-        "retries": request.retries, "root_id": request.root_id, "parent_id": request.parent_id,
-        "queue": request.delivery_info["routing_key"], "hostname": request.hostname,
-        "priority": request.delivery_info.get("priority"), "eager": request.is_eager,
-        "correlation_id": request.correlation_id, "timelimit": request.timelimit,
-        "headers": request.headers, "task": request.task, "name": self.name,
-        "stamps": getattr(request, "stamps", None), "group": request.group,
+        "id": request.id,
+        "args": list(request.args),
+        "kwargs": dict(request.kwargs),
+        "retries": request.retries,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "queue": request.delivery_info["routing_key"],
+        "hostname": request.hostname,
+        "priority": request.delivery_info.get("priority"),
+        "eager": request.is_eager,
+        "correlation_id": request.correlation_id,
+        "timelimit": request.timelimit,
+        "headers": request.headers,
+        "task": request.task,
+        "name": self.name,
+        "stamps": getattr(request, "stamps", None),
+        "group": request.group,
     }
 
 
@@ -166,8 +176,13 @@ def retry_plain(self: Task) -> None:
 
 
 @app.task(
-    name="autoretry", bind=True, autoretry_for=(ConnectionError,), max_retries=3,
-    retry_backoff=0.25, retry_backoff_max=1, retry_jitter=False,
+    name="autoretry",
+    bind=True,
+    autoretry_for=(ConnectionError,),
+    max_retries=3,
+    retry_backoff=0.25,
+    retry_backoff_max=1,
+    retry_jitter=False,
 )
 def autoretry(self: Task, failures: int) -> int:
     journal.write(self.request.id, "try", retries=self.request.retries)
@@ -177,8 +192,13 @@ def autoretry(self: Task, failures: int) -> int:
 
 
 @app.task(
-    name="autoretry_except", bind=True, autoretry_for=(Exception,), dont_autoretry_for=(KeyError,),
-    max_retries=3, retry_backoff=False, default_retry_delay=0.05,
+    name="autoretry_except",
+    bind=True,
+    autoretry_for=(Exception,),
+    dont_autoretry_for=(KeyError,),
+    max_retries=3,
+    retry_backoff=False,
+    default_retry_delay=0.05,
 )
 def autoretry_except(self: Task) -> None:
     journal.write(self.request.id, "try", retries=self.request.retries)
@@ -223,8 +243,12 @@ def late_failure(self: Task) -> None:
 
 
 @app.task(
-    name="late_deaf_nap", bind=True, acks_late=True, acks_on_failure_or_timeout=False,
-    soft_time_limit=None, time_limit=1,
+    name="late_deaf_nap",
+    bind=True,
+    acks_late=True,
+    acks_on_failure_or_timeout=False,
+    soft_time_limit=None,
+    time_limit=1,
 )
 def late_deaf_nap(self: Task, seconds: float) -> str:
     redelivered = journal.count(self.request.id) > 0
@@ -312,8 +336,12 @@ def eager_inside(self: Task) -> dict[str, Any]:
     outer = self.request.id
     applied = describe.apply(args=(1,))
     inner = applied.get()
-    return {"eager": inner["eager"], "inner is outer": inner["id"] == outer,
-            "restored": self.request.id == outer, "class": type(applied).__name__}
+    return {
+        "eager": inner["eager"],
+        "inner is outer": inner["id"] == outer,
+        "restored": self.request.id == outer,
+        "class": type(applied).__name__,
+    }
 
 
 @app.task(name="delay_inside", bind=True)
@@ -348,8 +376,9 @@ class NotingRequest(Request):
         journal.write(self.id, "request: success")
         return super().on_success(failed__retval__runtime, **kwargs)
 
-    def on_failure(self, exc_info: Any, send_failed_event: bool = True,
-                   return_ok: bool = False) -> Any:
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> Any:
         journal.write(self.id, "request: failure", exc=repr(exc_info.exception))
         return super().on_failure(exc_info, send_failed_event, return_ok)
 
@@ -379,8 +408,9 @@ class NotingTask(Task):
     def on_retry(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         journal.write(task_id, "task: on_retry", exc=repr(exc))
 
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any,
-                     einfo: Any) -> None:
+    def after_return(
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         journal.write(task_id, "task: after_return", status=status)
 
 
@@ -399,8 +429,9 @@ def noting_strategy(task: Task, app: Celery, consumer: Any, **kwargs: Any) -> An
     """Write down every message before Celery's own strategy handles it."""
     handle = default_strategy(task, app, consumer, **kwargs)
 
-    def on_message(message: Any, body: Any, ack: Any, reject: Any, callbacks: Any,
-                   **options: Any) -> Any:
+    def on_message(
+        message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any
+    ) -> Any:
         journal.write(message.headers["id"], "strategy: message")
         return handle(message, body, ack, reject, callbacks, **options)
 
@@ -437,8 +468,7 @@ def _success(sender: Any, result: Any, **_: Any) -> None:
 
 @signals.task_failure.connect(weak=False)
 def _failure(sender: Any, task_id: str, exception: Any, einfo: Any, **_: Any) -> None:
-    journal.write(f"signals:{task_id}", "failure", exc=type(exception).__name__,
-                  einfo=bool(einfo))
+    journal.write(f"signals:{task_id}", "failure", exc=type(exception).__name__, einfo=bool(einfo))
 
 
 @signals.task_retry.connect(weak=False)
@@ -447,8 +477,9 @@ def _retry(sender: Any, request: Any, reason: Any, einfo: Any, **_: Any) -> None
 
 
 @signals.task_revoked.connect(weak=False)
-def _revoked(sender: Any, request: Any, terminated: Any, signum: Any, expired: Any,
-             **_: Any) -> None:
+def _revoked(
+    sender: Any, request: Any, terminated: Any, signum: Any, expired: Any, **_: Any
+) -> None:
     journal.write(f"signals:{request.id}", "revoked", terminated=terminated, expired=expired)
 
 
@@ -459,8 +490,9 @@ def _unknown(sender: Any, name: str, id: str, message: Any, exc: Any, **_: Any) 
 
 @signals.task_rejected.connect(weak=False)
 def _rejected(sender: Any, message: Any, exc: Any, **_: Any) -> None:
-    journal.write("signals:rejected", "rejected", body=repr(message.body)[:200],
-                  exc=type(exc).__name__)
+    journal.write(
+        "signals:rejected", "rejected", body=repr(message.body)[:200], exc=type(exc).__name__
+    )
 
 
 @signals.worker_ready.connect(weak=False)

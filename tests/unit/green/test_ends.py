@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import subprocess
 import sys
+from contextlib import suppress
+from random import Random
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -245,10 +248,8 @@ def test_the_limit_of_a_swallowing_job_is_reported_before_it_ends(
 
     def run() -> None:
         for _ in range(4):
-            try:
+            with contextlib.suppress(BaseException):
                 hub.sleep(5)
-            except BaseException:
-                pass
         ended.append(1)
 
     outcome = apply(pool, run, timeout=0.01)
@@ -334,7 +335,7 @@ def test_a_running_job_can_be_terminated(pool: Any, apply: Any, until: Any, hub:
     assert outcome.names == ["accept"]
 
 
-@pytest.mark.parity
+@pytest.mark.parity(since=(5, 7))
 def test_termination_frees_the_place(make_pool: Any, apply: Any, until: Any, hub: Hub) -> None:
     pool = make_pool(1)
     outcome = apply(pool, hub.sleep, 5)
@@ -345,7 +346,7 @@ def test_termination_frees_the_place(make_pool: Any, apply: Any, until: Any, hub
     assert after.value_of("success") == 1
 
 
-@pytest.mark.parity
+@pytest.mark.parity(since=(5, 7))
 @pytest.mark.parametrize("pid", [0, 12_345, 2**40])
 def test_terminating_what_is_unknown_is_harmless(
     make_pool: Any, apply: Any, until: Any, pid: int
@@ -474,11 +475,79 @@ def test_a_hundred_terminated_at_once_free_all_places(
     assert {tuple(outcome.names) for outcome in outcomes} == {("accept",)}
 
 
+# -- all at once
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_storm_of_everything_keeps_the_books(
+    make_pool: Any, apply: Any, until: Any, hub: Hub, short_grace: float, seed: int
+) -> None:
+    random = Random(seed)
+    pool = make_pool(20)
+    started: list[int] = []
+    running = 0
+
+    def run(number: int, seconds: float, end: str) -> str:
+        nonlocal running
+        started.append(number)
+        running += 1
+        try:
+            if end == "swallow":
+                with suppress(JobKilled, SoftTimeLimitExceeded):
+                    hub.sleep(seconds)
+            elif seconds:
+                hub.sleep(seconds)
+            if end == "raise":
+                raise ValueError(number)
+            if end == "exit":
+                raise SystemExit
+        finally:
+            running -= 1
+        return end
+
+    outcomes = []
+    terminated = set()
+    for number in range(1_000):
+        seconds = random.choice([0, 0, 0, 0.001, 0.003, 5])
+        limits = {"timeout": random.uniform(0.001, 0.005)} if seconds else {}
+        if random.random() < 0.3 and seconds:
+            limits["soft_timeout"] = random.uniform(0.001, 0.005)
+        end = random.choice(["return", "return", "raise", "exit", "swallow"])
+        outcomes.append(apply(pool, run, number, seconds, end, **limits))
+        if random.random() < 0.05:
+            hub.sleep(random.choice([0, 0.001]))
+        if random.random() < 0.1:
+            victim = random.choice(outcomes)
+            if victim.pid and not victim.is_over and victim.names == ["accept"]:
+                terminated.add(id(victim))
+                pool.terminate_job(victim.pid)
+        if random.random() < 0.02:
+            pool.shrink(5) if pool.limit > 10 else pool.grow(10)
+    pool.grow(20 - pool.limit) if pool.limit < 20 else pool.shrink(pool.limit - 20)
+    until(lambda: pool.info["running"] == pool.info["waiting"] == 0, 20)
+
+    allowed = {
+        (*soft, last)
+        for soft in ((), ("soft limit",))
+        for last in ("success", "error", "hard limit")
+    }
+    for outcome in outcomes:
+        accept, *names = outcome.names
+        assert accept == "accept"
+        assert tuple(names) in allowed or id(outcome) in terminated, names
+    assert started == sorted(started)
+    assert running == 0
+    assert_serves_on(pool, apply, until)
+    hub.sleep(module.KILL_GRACE * 2)
+    assert pool.info["abandoned"] == 0
+
+
 # -- the end of the process
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("exc, status", [("WorkerShutdown", 0), ("WorkerTerminate", 1)])
+@pytest.mark.parametrize(("exc", "status"), [("WorkerShutdown", 0), ("WorkerTerminate", 1)])
 def test_celerys_own_exits_end_the_process(hub: Hub, exc: str, status: int) -> None:
     script = f"""
 import hybrid

@@ -298,7 +298,7 @@ def test_one_slot_serves_jobs_that_come_one_by_one(make_pool: Any, apply: Any, u
     pool = make_pool(10)
     for _ in range(5):
         outcome = apply(pool, lambda: 1)
-        until(lambda: outcome.is_over)
+        until(lambda outcome=outcome: outcome.is_over)
     assert pool.info["slots-created"] == 1
 
 
@@ -388,6 +388,24 @@ def test_a_slot_killed_while_it_is_parked_is_replaced(
     assert (pool.info["slots"], pool.info["running"]) == (1, 0)
 
 
+def test_a_timeout_that_a_job_leaves_behind_ends_its_idle_slot_and_nothing_else(
+    make_pool: Any, apply: Any, until: Any, library: Any
+) -> None:
+    def run() -> None:
+        timeout = library.Timeout(0.005)
+        if not timeout.pending:  # eventlet's has started
+            timeout.start()
+
+    pool = make_pool(1)
+    left_behind = apply(pool, run)
+    until(lambda: left_behind.is_over)
+    assert left_behind.names == ["accept", "success"]
+    until(lambda: pool.info["slots"] == 0)
+    after = apply(pool, lambda: 1)
+    until(lambda: after.is_over)
+    assert after.names == ["accept", "success"]
+
+
 def test_a_slot_killed_while_its_job_runs_costs_no_place(
     make_pool: Any, apply: Any, until: Any, hub: Hub, library: Any
 ) -> None:
@@ -445,15 +463,14 @@ def test_thousands_of_jobs_leave_nothing_behind(
 
 
 def test_a_stopped_pool_is_collected(
-    pool_class: Any, apply: Any, until: Any, turns: Any, implementation: str
+    pool_class: Any, apply: Any, turns: Any, implementation: str
 ) -> None:
     pool = pool_class(3)
     pool.start()
-    outcome = apply(pool, lambda: 1)
-    until(lambda: outcome.is_over)
+    apply(pool, lambda: 1)
     pool.stop()
     turns()
     reference = weakref.ref(pool)
-    del pool, outcome
+    del pool
     gc.collect()
     assert reference() is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from threading import Event
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from celery import signals
@@ -65,7 +66,7 @@ def test_celery_builds_the_pool_with_its_options(make_pool: Any) -> None:
     assert (pool.timeout, pool.soft_timeout) == (60, 50)
 
 
-@pytest.mark.parity
+@pytest.mark.parity(since=(5, 7))
 def test_num_processes_is_the_limit(make_pool: Any) -> None:
     pool = make_pool(7)
     assert pool.num_processes == pool.limit == 7
@@ -152,7 +153,7 @@ def test_eventlet_sends_stock_signals(pool_class: Any, hub: Hub, turns: Any) -> 
 # -- size
 
 
-@pytest.mark.parity
+@pytest.mark.parity(since=(5, 7))
 def test_growing_starts_jobs_that_wait(make_pool: Any, until: Any, hub: Hub) -> None:
     pool = make_pool(1)
     gate = Event()
@@ -171,7 +172,7 @@ def test_growing_starts_jobs_that_wait(make_pool: Any, until: Any, hub: Hub) -> 
     gate.set()
 
 
-@pytest.mark.parity
+@pytest.mark.parity(since=(5, 7))
 def test_shrinking_keeps_running_jobs_and_lowers_what_may_start(
     make_pool: Any, apply: Any, until: Any, hub: Hub
 ) -> None:
@@ -202,6 +203,15 @@ def test_shrinking_by_more_than_there_is_says_so(make_pool: Any) -> None:
     with pytest.raises(ValueError, match="by 3: it runs 2 jobs at a time; choose at most 2"):
         pool.shrink(3)
     assert pool.num_processes == 2
+
+
+def test_a_limit_beyond_what_the_slab_holds_is_refused(make_pool: Any, pool_class: Any) -> None:
+    with pytest.raises(ValueError, match="at most 1048576 jobs"):
+        pool_class(2**20 + 1)
+    pool = make_pool(2**20)
+    with pytest.raises(ValueError, match="at most 1048576 jobs"):
+        pool.grow()
+    assert pool.num_processes == 2**20
 
 
 def test_a_pool_shrunk_to_nothing_holds_its_jobs_until_it_grows(

@@ -6,11 +6,12 @@ import gc
 import logging
 import time
 import weakref
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from threading import Event
 from time import monotonic
-from typing import Any, Iterator
+from typing import Any
 
 import pytest
 from celery.utils import timer2
