@@ -12,15 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import celery
 import pytest
 from harness.brokers import Brokers, MissingServerError, Space
-from harness.worker import Worker
+from harness.worker import CELERY, Worker
 
 STOCK_POOLS = ("gevent", "eventlet")
 HYBRID_POOLS = ("hybrid.gevent", "hybrid.eventlet")
 BROKERS = ("redis", "rabbitmq")
-CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,7 +7,7 @@ from celery import Celery, states
 from celery.exceptions import NotRegistered
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import StartWorker, Worker
+from harness.worker import CELERY, StartWorker, Worker
 
 
 def test_a_result_reaches_its_caller(client: Celery) -> None:
@@ -104,7 +104,9 @@ def test_an_ignored_result_is_not_stored(client: Celery, journal: Journal, tag: 
     by_message = client.signature("note", (tag, "run", 5)).apply_async(ignore_result=True)
     journal.wait_for(tag, "run", times=2)
     assert client.signature("add", (1, 1)).delay().get(timeout=15) == 2
-    assert by_task.state == by_message.state == states.PENDING
+    assert by_task.state == states.PENDING
+    if CELERY >= (5, 7):  # Older releases overlook what the message says.
+        assert by_message.state == states.PENDING
 
 
 def test_a_custom_state_and_its_meta_are_seen_while_the_task_runs(

@@ -10,7 +10,11 @@ from celery.exceptions import TaskRevokedError
 from harness.events import EventLog
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import Worker
+from harness.worker import CELERY, Worker
+
+terminates = pytest.mark.stock_fails(
+    "the gevent pool cannot terminate", pools=("gevent",), before=(5, 5)
+)
 
 
 def test_a_task_revoked_before_it_arrives_does_not_run(
@@ -56,16 +60,15 @@ def test_a_reserved_task_that_is_revoked_does_not_run(
     assert journal.count(tag) == 3
 
 
+@terminates
 def test_terminate_stops_a_running_task(
     client: Celery, worker: Worker, journal: Journal, events: EventLog
 ) -> None:
     result = client.signature("careful_nap", (30,)).delay()
     journal.wait_for(result.id, "napping")
     worker.control("revoke", result.id, terminate=True)
-    with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+    eventually(lambda: result.state == states.REVOKED, "REVOKED", within=6)
     journal.wait_for(result.id, "finally", within=5)
-    assert result.state == states.REVOKED
     assert events.wait_for(result.id, "task-revoked")["terminated"] is True
     assert journal.wait_for(f"signals:{result.id}", "revoked")[0]["terminated"] is True
     eventually(
@@ -89,6 +92,9 @@ def test_a_terminated_task_sends_one_task_revoked_and_no_task_succeeded(
     assert kinds == ["task-received", "task-started", "task-revoked"]
 
 
+@pytest.mark.skipif(
+    (5, 5) <= CELERY < (5, 7), reason="these releases report such a task as revoked"
+)
 def test_revoke_without_terminate_lets_a_running_task_finish(
     client: Celery, worker: Worker, journal: Journal
 ) -> None:
@@ -98,6 +104,7 @@ def test_revoke_without_terminate_lets_a_running_task_finish(
     assert result.get(timeout=15) == "done"
 
 
+@terminates
 def test_tasks_are_revoked_by_the_header_they_are_stamped_with(
     client: Celery, worker: Worker, journal: Journal, tag: str
 ) -> None:
@@ -106,8 +113,7 @@ def test_tasks_are_revoked_by_the_header_they_are_stamped_with(
     running = stamped.apply_async()
     journal.wait_for(running.id, "napping")
     client.control.revoke_by_stamped_headers({"customer": [tag]}, terminate=True)
-    with pytest.raises(TaskRevokedError):
-        running.get(timeout=10)
+    eventually(lambda: running.state == states.REVOKED, "REVOKED", within=6)
     later = client.signature("note", (tag, "run"))
     later.stamp(customer=tag)
     with pytest.raises(TaskRevokedError):

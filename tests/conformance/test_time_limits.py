@@ -38,7 +38,14 @@ def test_a_hard_limit_is_a_failure(client: Celery, journal: Journal, worker: Wor
     eventually(
         lambda: result.id not in [task["id"] for task in worker.inspect().active()], "a free slot"
     )
-    journal.wait_for(f"signals:{result.id}", "failure", within=5)
+
+
+@hard_limits
+@pytest.mark.stock_fails("nothing sends it", pools=("gevent",), before=(5, 7))
+def test_a_hard_limit_sends_task_failure(client: Celery, journal: Journal) -> None:
+    result = client.signature("nap", (4,)).apply_async(time_limit=1)
+    entry = journal.wait_for(f"signals:{result.id}", "failure", within=4)[0]
+    assert entry["exc"] == "TimeLimitExceeded"
 
 
 @hard_limits

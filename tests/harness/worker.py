@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
 
+import celery
 from celery import Celery, states
 
 from .brokers import Space
@@ -22,6 +23,9 @@ SETTINGS_VARIABLE = "HYBRID_TEST_SETTINGS"
 """Environment variable in which a worker's app module finds its Celery settings, as JSON."""
 
 TESTS = Path(__file__).resolve().parents[1]
+
+CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
+"""The Celery release under test, as in ``(5, 7)``."""
 
 _numbers = itertools.count(1)
 

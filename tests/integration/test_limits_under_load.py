@@ -9,7 +9,7 @@ import pytest
 from conftest import running
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import StartWorker
+from harness.worker import CELERY, StartWorker
 
 TASKS = 1000
 SOFT, HARD = 1.0, 3.0
@@ -66,6 +66,8 @@ def test_limits_hold_for_a_thousand_tasks_and_lose_no_slot(
 def test_a_hard_limit_acknowledges_as_the_settings_say(
     start_worker: StartWorker, journal: Journal, requeues: bool, broker: str
 ) -> None:
+    if requeues and CELERY < (5, 7):
+        pytest.skip("before Celery 5.7 no pool gives such a message back")
     worker = start_worker(concurrency=100)
     name = "late_deaf_nap_requeued" if requeues else "late_deaf_nap_acked"
     ids = worker.flood(name, [("late",)] * 50, time_limit=1)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import time
 from typing import Callable
 
-import celery
 import pytest
 from harness.journal import Journal
-from harness.worker import StartWorker
-
-_CELERY = tuple(int(part) for part in celery.__version__.split(".")[:2])
+from harness.worker import CELERY, StartWorker
 
 
-@pytest.mark.skipif(_CELERY < (5, 5), reason="soft shutdown came with Celery 5.5")
+@pytest.mark.skipif(CELERY < (5, 5), reason="soft shutdown came with Celery 5.5")
 def test_a_soft_shutdown_finishes_short_tasks_and_puts_long_ones_back(
     start_worker: StartWorker, journal: Journal, broker: str, record: Callable[..., None]
 ) -> None:

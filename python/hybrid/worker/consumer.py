@@ -43,6 +43,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         def run_or_refuse(request: Any) -> None:
             # Also called by the timer, for tasks with an ETA or a rate limit.
             try:
+                hash(request.name)  # Celery counts by name when it is too late to refuse
                 on_task_request(request)
             except _UNREADABLE as exc:
                 worker_state.requests.pop(request.id, None)

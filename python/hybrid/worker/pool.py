@@ -176,7 +176,14 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Take a job. Returns at once; the job starts when a slot is free, in order.
 
         Replaces :meth:`BasePool.apply_async`, which would pack and unpack all of this again.
+
+        Raises:
+            TypeError: A time limit is no number.
         """
+        if timeout is not None:
+            _check_seconds("hard", timeout)
+        if soft_timeout is not None:
+            _check_seconds("soft", soft_timeout)
         if self._does_debug:
             logger.debug(
                 "TaskPool: Apply %s (args:%s kwargs:%s)",

@@ -50,6 +50,12 @@ def echo(value: Any = None, **kwargs: Any) -> Any:
     return kwargs or value
 
 
+@app.task(name="represent")
+def represent(*args: Any) -> str:
+    """Tell what came, with types that the JSON of a result would lose."""
+    return repr(args)
+
+
 @app.task(name="note")
 def note(tag: str, event: str, result: Any = None) -> Any:
     journal.write(tag, event)
