@@ -44,7 +44,9 @@ def _rebound(function: Callable[..., Any], **names: Any) -> Any:
 def _drop(entry: Any, exc: BaseException) -> None:
     logger.critical(
         "Dropped an entry of a queue that is no message (%s: %s): %.500r",
-        type(exc).__name__, exc, entry,
+        type(exc).__name__,
+        exc,
+        entry,
     )
 
 
@@ -108,13 +110,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
         callbacks[queue] = deliver_messages
         return consumed
 
-    def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Message | None:
+    def basic_get(self, queue: str, *args: Any, **kwargs: Any) -> Any:
         """Get one message; ``None`` when the next entry of the queue is none."""
         try:
-            message: Message | None = super().basic_get(queue, *args, **kwargs)
+            return super().basic_get(queue, *args, **kwargs)
         except _NotAMessageError:
             return None
-        return message
 
 
 class Transport(redis.Transport):  # type: ignore[misc]
