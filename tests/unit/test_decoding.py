@@ -14,6 +14,7 @@ import math
 import sys
 import time
 import uuid
+from queue import Empty
 from types import SimpleNamespace
 from typing import Any, Callable
 
@@ -538,7 +539,19 @@ def redis_channel(channel_class: type, item: bytes) -> tuple[Any, list[Any]]:
     return channel, delivered
 
 
-@pytest.mark.parametrize("item", [ENVELOPE, b"[", b"\xff", sent(args=[b"x"]).encode()], ids=repr)
+@pytest.mark.parametrize("item", [b"[", b"\xff"], ids=repr)
+def test_an_entry_that_is_no_message_is_logged_and_dropped(
+    item: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel, delivered = redis_channel(hybrid_redis.Channel, item)
+    with pytest.raises(Empty):  # what kombu's poll loop takes for a queue without a message
+        channel._brpop_read()
+    assert delivered == []
+    assert channel._in_poll is None
+    assert "Dropped an entry of a queue" in caplog.text
+
+
+@pytest.mark.parametrize("item", [ENVELOPE, sent(args=[b"x"]).encode()], ids=repr)
 def test_brpop_delivers_what_kombu_delivers(item: bytes) -> None:
     def deliver(channel_class: type) -> Any:
         channel, delivered = redis_channel(channel_class, item)
