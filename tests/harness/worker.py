@@ -252,3 +252,11 @@ def close_client(client: Celery) -> None:
     if pool is not None:
         pool.disconnect()
     client.close()
+
+
+def running(worker: Worker) -> int:
+    """Return how many slots are busy, on hybrid and stock pools alike."""
+    info = worker.pool_info()
+    if "running" in info:
+        return int(info["running"])
+    return len(worker.inspect().active())

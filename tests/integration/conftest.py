@@ -77,11 +77,3 @@ def record(request: pytest.FixtureRequest) -> Callable[..., None]:
                 out.write(line + "\n")
 
     return write
-
-
-def running(worker: Worker) -> int:
-    """Return how many slots are busy, on hybrid and stock pools alike."""
-    info = worker.pool_info()
-    if "running" in info:
-        return int(info["running"])
-    return len(worker.inspect().active())

@@ -6,10 +6,9 @@ from collections import Counter
 from typing import Callable
 
 import pytest
-from conftest import running
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import CELERY, StartWorker
+from harness.worker import CELERY, StartWorker, running
 
 TASKS = 1000
 SOFT, HARD = 1.0, 3.0

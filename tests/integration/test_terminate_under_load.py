@@ -6,11 +6,10 @@ import time
 from collections import Counter
 from typing import Callable
 
-from conftest import running
 from harness.events import EventLog
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import StartWorker
+from harness.worker import StartWorker, running
 
 TASKS = 100
 

@@ -16,11 +16,7 @@ from typing import Any, Callable
 import pytest
 from harness.brokers import Brokers, MissingServerError, Space
 from shell import Shell
-from venvs import Venv
-
-ROOT = Path(__file__).resolve().parents[2]
-# Not `celery[redis]`: under Celery 5.4 that is a redis-py too old for the kombu that comes with it.
-PACKAGES = ("celery", "kombu[redis]", "gevent", "eventlet")
+from venvs import PACKAGES, ROOT, Venv
 
 #: What was measured, for the summary at the end of the run.
 _seconds: dict[str, float] = {}

@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PACKAGES, ROOT
 from shell import SOCKETS, Shell
-from venvs import Venv
+from venvs import PACKAGES, ROOT, Venv
 
 STOCK = {"gevent": SOCKETS["gevent"], "prefork": "socket", "solo": "socket", "threads": "socket"}
 

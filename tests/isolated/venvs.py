@@ -18,6 +18,9 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+ROOT = Path(__file__).resolve().parents[2]
+# Not `celery[redis]`: under Celery 5.4 that is a redis-py too old for the kombu that comes with it.
+PACKAGES = ("celery", "kombu[redis]", "gevent", "eventlet")
 OURS = "celery-hybrid"
 
 
