@@ -98,14 +98,14 @@ fuzz: ## Fuzz the decoders and structures for a minute each (needs cargo-fuzz)
 bench: $(VENV)/.test ## Measure ours beside stock, a short run
 	$(BIN)/python benches/pool.py --quick
 	$(BIN)/python benches/timer.py --quick
-	$(BIN)/python benches/micro_decode.py --quick
+	$(BIN)/python benches/micro_decode.py --rounds 5
 	$(BIN)/python benches/startup.py --quick
 
 .PHONY: bench-full
 bench-full: $(VENV)/.test ## The whole measurement, into benches/results/
 	$(BIN)/python benches/pool.py
 	$(BIN)/python benches/timer.py
-	$(BIN)/python benches/micro_decode.py
+	$(BIN)/python benches/micro_decode.py --json benches/results/decode.json
 	$(BIN)/python benches/startup.py
 	cargo bench --package hybrid-core
 
