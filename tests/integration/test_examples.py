@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-POOLS = ("gevent", "hybrid.gevent", "hybrid.eventlet")
+POOLS = ("hybrid.gevent", "hybrid.eventlet")
 REQUIRED = ("celery", "feedparser", "psutil", "redis", "requests", "rich", "urllib3")
 
 FEEDS = 60

@@ -18,6 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 
 from hybrid.transports import redis
 from hybrid.worker import strategy
+from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
 
@@ -38,6 +39,8 @@ BACKLOG_PER_SLOT = 4
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """The consumer of workers on our pools."""
+
+    loop = staticmethod(greenloop)
 
     def __init__(self, on_task_request: Callable[[Any], None], **kwargs: Any) -> None:
         def run_or_refuse(request: Any) -> None:
