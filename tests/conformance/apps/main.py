@@ -427,7 +427,7 @@ def noting(self: Task, what: str) -> str:
     if what == "retry" and self.request.retries == 0:
         raise self.retry()
     if what == "nap":
-        time.sleep(20)
+        time.sleep(4)
     return what
 
 
