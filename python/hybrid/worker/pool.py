@@ -157,6 +157,17 @@ class TaskPool(BasePool):  # type: ignore[misc]
         while len(self._backlog) > per_slot * max(self.limit, 1):
             self._wait(self._waiters)
 
+    def wait_for_progress(self, seconds: float) -> None:
+        """Wait until a job has been accepted or has ended, at most ``seconds``.
+
+        Blocks the calling greenlet, so never call it in the hub.
+        """
+        alarm = self._timer.call_after(seconds, self._wake_now, (self._waiters,))
+        try:
+            self._wait(self._waiters)
+        finally:
+            alarm.cancel()
+
     # -- jobs
 
     def apply_async(
@@ -402,6 +413,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
+                self._wake(self._waiters)
             if job.state is RUNNING:  # else it was revoked while Celery accepted it
                 result = job.target(*job.args, **job.kwargs)
         except BaseException as exc:
@@ -446,6 +458,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self._schedule_dispatch()
         elif not self._busy:
             self._wake(self._joiners)
+        self._wake(self._waiters)
 
     # -- limits
 
