@@ -70,6 +70,10 @@ test-rust: ## Run the tests of the Rust core, loom's models included
 test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS='-k name' to choose)
 	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-load
+test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once
+	$(BIN)/python -m pytest tests/integration/load $(ARGS)
+
 .PHONY: test-matrix
 test-matrix: brokers ## Run the Python tests against each minor release of Celery
 	for minor in 4 5 6 7; do \

@@ -7,6 +7,7 @@ logged and dropped, and costs nobody else anything.
 
 from __future__ import annotations
 
+import threading
 from queue import Empty
 from types import FunctionType
 from typing import Any, Callable
@@ -80,10 +81,36 @@ class _Message(Message):
             raise _NotAMessageError from None
 
 
+class _QoS(redis.QoS):  # type: ignore[misc]
+    """kombu's bookkeeping, by no more greenlets at a time than there are connections.
+
+    Each acknowledgement takes a connection from the channel's pool, which fails when it has none
+    left. A thousand tasks that end together would lose most of theirs.
+    """
+
+    #: Connections that are left for the consumer itself.
+    RESERVED = 4
+
+    def __init__(self, channel: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(channel, *args, **kwargs)
+        self._gate = threading.BoundedSemaphore(max(channel.max_connections - self.RESERVED, 1))
+
+    def ack(self, delivery_tag: str) -> None:
+        """Acknowledge one message."""
+        with self._gate:
+            super().ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Reject one message."""
+        with self._gate:
+            super().reject(delivery_tag, requeue=requeue)
+
+
 class Channel(redis.Channel):  # type: ignore[misc]
     """kombu's channel: keys, scripts, connections and options are its own."""
 
     Message = _Message
+    QoS = _QoS
 
     _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)

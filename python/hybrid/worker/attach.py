@@ -97,10 +97,15 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
         is_cold = getattr(handler, "__name__", "") == "worker_Cold"
 
         def run_in_greenlet(*args: Any) -> None:
-            pool = self.worker.pool
-            if is_cold:
-                # Under prefork the consumer waits with the handler: nothing new starts.
-                pool.hold()
-            pool.hub.call_soon_threadsafe(pool.hub.spawn, handler, *args)
+            worker = self.worker
+            if is_cold and not worker.pool.is_held:
+                # It cancels the consumer, and only the consumer's own greenlet may read from
+                # its connection. There it also keeps the consumer from taking more tasks, as
+                # under prefork.
+                worker.pool.hold()
+                worker.consumer.call_soon(handler, *args)
+            else:
+                hub = worker.pool.hub
+                hub.call_soon_threadsafe(hub.spawn, handler, *args)
 
         return run_in_greenlet

@@ -149,6 +149,11 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Start no more jobs; those that run go on."""
         self._held = True
 
+    @property
+    def is_held(self) -> bool:
+        """Tell whether no more jobs are started."""
+        return self._held
+
     def wait_for_room(self, per_slot: int) -> None:
         """Wait while more than ``per_slot`` jobs are waiting for each that can run.
 
