@@ -42,9 +42,9 @@ logger = get_logger("celery.pool")
 #: Jobs started before the hub gets a turn to poll for I/O.
 TURN_BUDGET = 128
 #: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
-KILL_GRACE = 1.0
+KILL_GRACE = 5.0
 #: After so many kills the pool gives up on a job that swallows them, and frees its place.
-KILL_ATTEMPTS = 5
+KILL_ATTEMPTS = 3
 #: Jobs that can run at a time: the slab's tickets have 20 bits for their place.
 MAX_LIMIT = 2**20
 #: Seconds after which a slot without a job ends.
