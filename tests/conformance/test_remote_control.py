@@ -56,7 +56,9 @@ def test_stats_say_what_the_pool_is_doing(worker: Worker, client: Celery, journa
     assert {"limit", "running", "free", "waiting", "timers", "slots-created"} <= info.keys()
     assert (info["limit"], info["running"], info["free"]) == (20, 3, 17)
     assert info["waiting"] == 0
-    assert 3 <= info["slots-created"] <= 20
+    # Slots of killed tasks have been replaced: more were created than there ever were at a time.
+    assert 3 <= info["slots"] <= 20
+    assert info["slots-created"] >= info["slots"]
     eventually(lambda: worker.pool_info()["running"] == 0, "free slots")
 
 
