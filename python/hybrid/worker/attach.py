@@ -77,7 +77,7 @@ def _on_logging(instance: Any, **_: Any) -> None:
 
 
 class _GreenSignals(platforms.Signals):  # type: ignore[misc]
-    """Runs Celery's handlers for the signals that end a worker in greenlets of their own.
+    """Runs Celery's handlers for the signals that end a worker in greenlets.
 
     Python runs a signal handler on top of whatever is running, which mostly is the hub. The
     handlers for a soft or cold shutdown wait, and nothing may wait in the hub.

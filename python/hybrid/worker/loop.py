@@ -74,10 +74,15 @@ def greenloop(consumer: Any, connection: Any, *args: Any, **options: Any) -> Non
             consumer.timer.cancel(reading)
 
 
+def _event_connection(consumer: Any) -> Any:
+    """Return the connection that events are sent through, ``None`` without one."""
+    dispatcher = consumer.event_dispatcher
+    return dispatcher.connection if dispatcher else None
+
+
 def _heartbeat_interval(consumer: Any) -> float:
     """Return the seconds negotiated for the event connection; 0 for no heartbeat."""
-    dispatcher = consumer.event_dispatcher
-    connection = dispatcher.connection if dispatcher else None
+    connection = _event_connection(consumer)
     if not (connection and connection.supports_heartbeats):
         return 0
     return float(connection.get_heartbeat_interval() or 0)
@@ -85,8 +90,7 @@ def _heartbeat_interval(consumer: Any) -> float:
 
 def _read_events(consumer: Any) -> None:
     """Read what has arrived on the event connection, without waiting for more."""
-    dispatcher = consumer.event_dispatcher
-    connection = dispatcher.connection if dispatcher else None
+    connection = _event_connection(consumer)
     if not connection:
         return
     try:
