@@ -4,6 +4,8 @@ PYTHON   ?= python3
 VENV     ?= .venv
 BIN      := $(VENV)/bin
 CELERY   ?= celery>=5.4,<5.8
+# Most tests wait for a worker most of the time.
+JOBS     ?= 3
 DIST     := dist
 export CARGO_TERM_COLOR ?= auto
 
@@ -67,8 +69,8 @@ test-rust: ## Run the tests of the Rust core, loom's models included
 	RUSTFLAGS='--cfg loom' cargo test --package hybrid-core --release --target-dir target/loom --test slab_loom
 
 .PHONY: test-python
-test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS='-k name' to choose)
-	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest $(ARGS)
+test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS='-k name' to choose, JOBS=1 in one process)
+	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 .PHONY: test-load
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once

@@ -52,8 +52,10 @@ def _is_for_brokers(item: pytest.Item) -> bool:
     return any(folder / name in item.path.parents for name in ("conformance", "integration"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
         if not _is_for_brokers(item):
             continue
         # Sockets that celery, kombu and redis-py leave to the collector in the *client* process
@@ -73,6 +75,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                         raises=AssertionError,
                     )
                 )
+
+
+def _group(item: pytest.Item) -> str:
+    """Name the tests that have to run one after another, for what they share."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    if "pool" in params:
+        return f"{params['pool']} on {params.get('broker', BROKERS[0])}"
+    return item.path.parent.name if "isolated" in item.path.parts else item.path.stem
 
 
 def _is_expected_to_fail(mark: pytest.Mark, params: dict[str, Any]) -> bool:

@@ -65,6 +65,7 @@ class Worker:
         self.node = f"w{number}@test"
         self.settings = {**space.settings, **(settings or {})}
         self._says_ready = loglevel in ("DEBUG", "INFO")
+        self._is_controlled = False
         args = [
             *(sys.executable, "-m", "celery", "-A", app, "worker"),
             *("-P", pool, "-n", self.node, "--loglevel", loglevel),
@@ -156,12 +157,20 @@ class Worker:
         eventually(ready, f"{self} to be ready", within)
         return self
 
+    def _wait_for_remote_control(self) -> None:
+        """Green pools subscribe to commands in a greenlet, maybe after they say "ready"."""
+        if not self._is_controlled:
+            eventually(lambda: self.answers(within=1), f"{self} to answer a ping")
+            self._is_controlled = True
+
     def inspect(self, timeout: float = 10.0) -> Any:
         """Celery's ``inspect`` for this node alone; unwraps to the node's own answer."""
+        self._wait_for_remote_control()
         return _NodeInspect(self.client.control.inspect([self.node], timeout=timeout), self.node)
 
     def control(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Send one control command to this node and return its answer."""
+        self._wait_for_remote_control()
         call = getattr(self.client.control, method)
         replies = call(*args, destination=[self.node], reply=True, timeout=10, **kwargs)
         assert replies, f"{self} did not answer {method}"

@@ -551,7 +551,7 @@ def test_an_entry_that_is_no_message_is_logged_and_dropped(
     assert "Dropped an entry of a queue" in caplog.text
 
 
-@pytest.mark.parametrize("item", [ENVELOPE, sent(args=[b"x"]).encode()], ids=repr)
+@pytest.mark.parametrize("item", [ENVELOPE, sent(args=[b"x"]).encode()], ids=["plain", "bytes"])
 def test_brpop_delivers_what_kombu_delivers(item: bytes) -> None:
     def deliver(channel_class: type) -> Any:
         channel, delivered = redis_channel(channel_class, item)

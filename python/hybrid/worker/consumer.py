@@ -15,6 +15,7 @@ from celery.utils.log import get_logger
 from celery.worker import consumer
 from celery.worker import state as worker_state
 from kombu.exceptions import ContentDisallowed, DecodeError
+from vine import promise
 
 from hybrid.transports import redis
 from hybrid.worker import strategy
@@ -35,6 +36,21 @@ _UNREADABLE = (
 )
 #: With prefetching unlimited, jobs that may wait for each one that can run.
 BACKLOG_PER_SLOT = 4
+
+
+def _promise_now(_: Callable[..., Any], args: tuple[Any, ...], **options: Any) -> promise:
+    """Return a promise to acknowledge a message as soon as Celery says so.
+
+    Before 5.7, Celery puts this off until the consumer has the next message, or for two seconds.
+    """
+    return promise(_call_now, args, **options)
+
+
+def _call_now(function: Callable[..., Any], *args: Any) -> None:
+    try:
+        function(*args)
+    except Exception:
+        logger.exception("%r raised", function)
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -76,6 +92,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         The pool takes any number of jobs. Where the broker is not told how many to send, it
         is this handler that waits, as the stock pools do.
         """
+        if not hasattr(super(), "call_soon_ack"):
+            kwargs.setdefault("promise", _promise_now)
         on_task_received: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
         is_bounded = bool(self.initial_prefetch_count)
 

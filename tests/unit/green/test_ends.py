@@ -247,7 +247,7 @@ def test_the_limit_of_a_swallowing_job_is_reported_before_it_ends(
     ended: list[int] = []
 
     def run() -> None:
-        for _ in range(module.KILL_ATTEMPTS - 1):
+        for _ in range(module.KILL_ATTEMPTS):
             with contextlib.suppress(BaseException):
                 hub.sleep(5)
         ended.append(1)
