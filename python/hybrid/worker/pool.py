@@ -413,13 +413,14 @@ class TaskPool(BasePool):  # type: ignore[misc]
             job, now, now + soft if soft else None, now + hard if hard else None
         )
         job.state = RUNNING
-        if soft or hard:
-            job.limits = self._arm_limits(job, now)
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
                 self._wake(self._waiters)
             if job.state is RUNNING:  # else it was revoked while Celery accepted it
+                if soft or hard:
+                    # The broker may take its time over an acknowledgement: not the target's.
+                    job.limits = self._arm_limits(job, monotonic())
                 result = job.target(*job.args, **job.kwargs)
         except BaseException as exc:
             self._on_raised(job, exc)
