@@ -27,3 +27,14 @@ def get(name: str) -> Hub:
         module = import_module(f"hybrid.hubs.{name}")
         hub = _hubs[name] = module.create()
     return hub
+
+
+def running() -> Hub | None:
+    """Return the hub that this process's pool runs on; ``None`` where there is no such pool."""
+    return next(iter(_hubs.values()), None)
+
+
+def can_park() -> bool:
+    """Tell whether the caller is a greenlet of the hub that this process's pool runs on."""
+    hub = running()
+    return hub is not None and hub.can_park()

@@ -6,7 +6,8 @@ its turns from it. Two rules follow for whoever calls this contract:
 * A callback runs in the hub. It must not block, and it may switch only into greenlets
   that give control back by parking, blocking or ending.
 * Everything here belongs to the thread that created the hub, except
-  :meth:`Hub.call_soon_threadsafe`, :meth:`Hub.in_thread` and :attr:`Hub.name`.
+  :meth:`Hub.call_soon_threadsafe`, :meth:`Hub.in_thread`, :meth:`Hub.can_park` and
+  :attr:`Hub.name`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,13 @@ class Hub(abc.ABC):
     @abc.abstractmethod
     def in_thread(self) -> bool:
         """Tell whether the calling native thread is the hub's own. Thread-safe."""
+
+    @abc.abstractmethod
+    def can_park(self) -> bool:
+        """Tell whether the caller is a greenlet of this hub, and not the hub itself.
+
+        Thread-safe.
+        """
 
     @abc.abstractmethod
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:

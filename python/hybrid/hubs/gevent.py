@@ -52,6 +52,9 @@ class GeventHub(Hub):
     def in_thread(self) -> bool:
         return _get_native_ident() == self._thread_ident
 
+    def can_park(self) -> bool:
+        return _get_native_ident() == self._thread_ident and gevent.getcurrent() is not self._hub
+
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         self._loop.run_callback(callback, *args)
 

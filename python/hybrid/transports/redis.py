@@ -1,4 +1,8 @@
-"""kombu's Redis transport with messages decoded in Rust.
+"""kombu's Redis transport, taking and settling many messages per round trip.
+
+While there are messages, they are taken many at a time by a script; ``BRPOP``, kombu's way, waits
+for one when there are none. Acknowledgements and whatever else greenlets want of Redis are
+gathered on one connection. Messages are decoded in Rust. Keys, formats and options are kombu's.
 
 What lies in a Redis list may be anything. kombu raises out of its poll loop for what is not an
 envelope, which ends the worker, after it has taken the entry from the list. Here such an entry is
@@ -7,15 +11,23 @@ logged and dropped, and costs nobody else anything.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Sequence
+from functools import partial
 from queue import Empty
+from time import monotonic, time
 from types import FunctionType
 from typing import Any, Callable
 
 from kombu.log import get_logger
 from kombu.transport import redis, virtual
+from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
+from redis.exceptions import ResponseError
 
+from hybrid import hubs
+from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.hubs.gather import Gather
 from hybrid.transports.message import Message, decode_envelope
+from hybrid.transports.redis_pop import LIMIT, Popped, Popper
 
 logger = get_logger("kombu.transport.redis")
 
@@ -82,32 +94,89 @@ class _Message(Message):
 
 
 class _QoS(redis.QoS):  # type: ignore[misc]
-    """kombu's bookkeeping, by no more greenlets at a time than there are connections.
-
-    Each acknowledgement takes a connection from the channel's pool, which fails when it has none
-    left. A thousand tasks that end together would lose most of theirs.
-    """
-
-    #: Connections that are left for the consumer itself.
-    RESERVED = 4
+    """kombu's record of the messages in flight, written for many messages at a time."""
 
     def __init__(self, channel: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
-        self._gate = threading.BoundedSemaphore(max(channel.max_connections - self.RESERVED, 1))
+        #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
+        self.room: Callable[[], int] | None = None
+        self._recorded: set[str] = set()
+        self._acks: Gather[str] | None = None
+        self._restores: Gather[tuple[str, bool]] | None = None
+        hub = hubs.running()
+        if hub is not None:
+            self._acks = Gather(hub, self._remove_many)
+            self._restores = Gather(hub, self._restore_many)
+
+    def capacity(self) -> int:
+        """Return how many messages may be taken now."""
+        if not self.can_consume():
+            return 0
+        limits = [self.can_consume_max_estimate(), self.room and self.room()]
+        return min([LIMIT, *(limit for limit in limits if limit is not None)])
+
+    def expect(self, delivery_tag: str) -> None:
+        """Take note that Redis has the record of a message that :meth:`append` will be told of."""
+        self._recorded.add(delivery_tag)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Record a message as unacknowledged."""
+        if delivery_tag in self._recorded:
+            self._recorded.discard(delivery_tag)
+            virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
+
+    def unrecord(self, delivery_tag: str) -> None:
+        """Remove the record of what turned out to be no message."""
+        self._recorded.discard(delivery_tag)
+        self._remove(delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         """Acknowledge one message."""
-        with self._gate:
-            super().ack(delivery_tag)
+        self._remove(delivery_tag)
+        self._quick_ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Reject one message."""
-        with self._gate:
-            super().reject(delivery_tag, requeue=requeue)
+        if requeue:
+            self.restore_by_tag(delivery_tag, leftmost=True)
+        else:
+            self._remove(delivery_tag)
+        self._quick_ack(delivery_tag)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        """Put one message back into its queue."""
+        if self._restores is not None and client is None and hubs.can_park():
+            self._restores.submit((tag, leftmost))
+        else:
+            super().restore_by_tag(tag, client, leftmost)
+
+    def _remove(self, delivery_tag: str) -> None:
+        if self._acks is not None and hubs.can_park():
+            self._acks.submit(delivery_tag)
+        else:
+            self._remove_from_indices(delivery_tag).execute()
+
+    def _remove_many(self, tags: list[str]) -> Sequence[Any]:
+        with self.pipe_or_acquire() as pipe:
+            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        return [None] * len(tags)
+
+    def _restore_many(self, orders: list[tuple[str, bool]]) -> Sequence[Any]:
+        # One after another: each watches the record in a transaction on a connection of its own.
+        outcomes: list[Any] = []
+        for tag, leftmost in orders:
+            try:
+                super().restore_by_tag(tag, leftmost=leftmost)
+                outcomes.append(None)
+            except Exception as exc:
+                outcomes.append(exc)
+        return outcomes
 
 
 class Channel(redis.Channel):  # type: ignore[misc]
-    """kombu's channel: keys, scripts, connections and options are its own."""
+    """kombu's channel: keys, bindings, publish/subscribe and options are its own."""
 
     Message = _Message
     QoS = _QoS
@@ -116,15 +185,41 @@ class Channel(redis.Channel):  # type: ignore[misc]
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._multiplexed: MultiplexedRedis | None = None
+        self._popper: Popper | None = None
+        #: Why messages are taken one by one; ``None`` where nobody wants more.
+        self.declined: str | None = None
+        self._without_ack: set[str] = set()
         if not _has_kombus_body_codec(self):
             # Such a codec has to see the body as it came, so kombu decodes here.
             self._brpop_read = super()._brpop_read
             self._get = super()._get
-        super().__init__(*args, **kwargs)
+        # kombu's constructor pings the server on a connection that only consumers need.
+        self.__dict__["client"] = _Pinger(self)
+        try:
+            super().__init__(*args, **kwargs)
+        finally:
+            self.__dict__.pop("client", None)
 
-    def basic_consume(self, queue: str, *args: Any, **kwargs: Any) -> Any:
+    def _create_client(self, asynchronous: bool = False) -> Any:
+        hub = hubs.running()
+        if asynchronous or hub is None:
+            return super()._create_client(asynchronous)
+        if self._multiplexed is None:
+            self.pool  # noqa: B018  kombu completes `keyprefix_fanout` when it makes the pool
+            make = (
+                partial(_PrefixedClient, self.global_keyprefix)
+                if self.global_keyprefix
+                else MultiplexedRedis
+            )
+            self._multiplexed = shared(hub, self._connparams(), make, self.global_keyprefix)
+        return self._multiplexed
+
+    def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """Consume from ``queue``; entries that are no messages are dropped."""
-        consumed = super().basic_consume(queue, *args, **kwargs)
+        consumed = super().basic_consume(queue, no_ack, *args, **kwargs)
+        if no_ack:
+            self._without_ack.add(queue)
         callbacks = self.connection._callbacks
         deliver = callbacks[queue]
 
@@ -144,11 +239,173 @@ class Channel(redis.Channel):  # type: ignore[misc]
         except _NotAMessageError:
             return None
 
+    # -- taking many messages
+
+    def pop_many(self) -> bool:
+        """Take messages and deliver them; tell whether there were any.
+
+        Raises:
+            redis.RedisError: The connection failed.
+        """
+        if self._in_poll or self._popper is None:
+            return False
+        limit = self.qos.capacity()
+        if limit <= 0:
+            return False
+        cycle = self._queue_cycle
+        queues = cycle.consume(len(self.active_queues))
+        if not queues:
+            return False
+        prefix = self.global_keyprefix
+        lists = [
+            prefix + self._q_for_pri(queue, priority)
+            for priority in self.priority_steps
+            for queue in queues
+        ]
+        try:
+            popped = self._popper.pop(
+                (prefix + self.unacked_key, prefix + self.unacked_index_key),
+                lists,
+                len(queues),
+                now=time(),
+                limit=limit,
+                fair=type(cycle) is round_robin_cycle,
+            )
+        except ResponseError as exc:
+            self._popper = None
+            self.declined = f"Redis refuses the script: {exc}"
+            logger.warning("Taking messages one by one, because %s", self.declined)
+            return False
+        for queue in queues[:]:
+            if any(queues[entry.queue] == queue for entry in popped):
+                cycle.rotate(queue)
+        self._deliver_all([(queues[entry.queue], entry) for entry in popped])
+        return bool(popped)
+
+    def _deliver_all(self, popped: list[tuple[str, Popped]]) -> None:
+        for number, (queue, entry) in enumerate(popped):
+            try:
+                self._deliver_one(queue, entry)
+            except BaseException:
+                # Nobody else knows of the rest: it goes back to where it was.
+                for _, left in reversed(popped[number + 1 :]):
+                    if left.tag is not None:
+                        self.qos.restore_by_tag(left.tag, leftmost=True)
+                raise
+
+    def _deliver_one(self, queue: str, entry: Popped) -> None:
+        qos = self.qos
+        if entry.tag is not None:
+            qos.expect(entry.tag)
+        try:
+            self.connection._deliver(_decode_or_drop(entry.entry), queue)
+        except Empty:
+            pass
+        if entry.tag in qos._recorded:  # it was dropped, or has another tag than it seemed
+            qos.unrecord(entry.tag)
+
+    def start_popping(self) -> None:
+        """From now on, take messages many at a time if that can be done.
+
+        For the worker's own consumer: others may count on one message per call.
+        """
+        self._popper, self.declined = None, self._reason_not_to_pop()
+        hub = hubs.running()
+        if self.declined is None and hub is not None:
+            self._popper = Popper(shared(hub, self._connparams()))
+
+    def _reason_not_to_pop(self) -> str | None:
+        if hubs.running() is None:
+            return "no pool of ours runs in this process"
+        if not self.ack_emulation:
+            return "the transport option ack_emulation is off"
+        if self._without_ack & set(self.active_queues):
+            return "a queue is consumed without acknowledgements"
+        if type(self._queue_cycle) not in (round_robin_cycle, priority_cycle, sorted_cycle):
+            return f"the queue_order_strategy {self.queue_order_strategy!r} is not kombu's"
+        return None
+
+
+class _Pinger:
+    """Stands in for a channel's own connection where kombu only wants to know that one works."""
+
+    connection: Any = None
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def ping(self) -> Any:
+        return self._channel._create_client().ping()
+
+
+class _PrefixedPipeline(redis.GlobalKeyPrefixMixin, MultiplexedPipeline):  # type: ignore[misc]
+    pass
+
+
+class _PrefixedClient(redis.GlobalKeyPrefixMixin, MultiplexedRedis):  # type: ignore[misc]
+    """Puts the transport option ``global_keyprefix`` before all keys, as kombu's client does."""
+
+    def __init__(self, global_keyprefix: str, **options: Any) -> None:
+        self.global_keyprefix = global_keyprefix
+        super().__init__(**options)
+
+    def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> Any:
+        pipeline = _PrefixedPipeline(self, transaction, shard_hint)
+        pipeline.global_keyprefix = self.global_keyprefix
+        return pipeline
+
+
+class _Poller(redis.MultiChannelPoller):  # type: ignore[misc]
+    """kombu's poller, restoring what nobody has acknowledged by the clock, not by its turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._restored_at = monotonic()
+
+    def maybe_restore_messages(self) -> None:
+        """Put messages back whose visibility timeout has passed, if it is time to look."""
+        for channel in self._channels:
+            if channel.active_queues:
+                now = monotonic()
+                if now - self._restored_at >= (channel.unacked_restore_interval or 1):
+                    self._restored_at = now
+                    channel.qos._vrestore_count = 0  # kombu's own throttle counts calls
+                    super().maybe_restore_messages()
+                return
+
 
 class Transport(redis.Transport):  # type: ignore[misc]
-    """kombu's transport, opening channels that decode in Rust."""
+    """kombu's transport, opening channels that take many messages at a time."""
 
     Channel = Channel
+
+    #: Seconds without a look at publish/subscribe while there are messages.
+    LISTEN_EVERY = 0.05
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = _Poller()
+        self._listened_at = monotonic()
+
+    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+        """Deliver what there is, or wait for something at most ``timeout`` seconds.
+
+        Raises:
+            TimeoutError: Nothing has come.
+        """
+        channels = tuple(self.cycle._channels)
+        if not any([channel.pop_many() for channel in channels]):
+            super().drain_events(connection, timeout)
+            return
+        self.cycle.maybe_restore_messages()
+        now = monotonic()
+        if now - self._listened_at >= self.LISTEN_EVERY:
+            self._listened_at = now
+            for channel in channels:
+                if channel.active_fanout_queues:
+                    self.cycle._register_LISTEN(channel)
+                    if channel.subclient.connection.can_read(timeout=0):
+                        channel._receive()
 
 
 def _has_kombus_body_codec(channel: redis.Channel) -> bool:

@@ -86,6 +86,23 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         decoding = isinstance(self.conninfo.transport, redis.Transport)
         self.pool.accelerated["decoding"] = decoding or f"not for the transport {driver}"
 
+    def start_popping(self) -> None:
+        """Take messages many at a time from now on, where the transport can do that."""
+        channel = self.task_consumer.channel
+        if not isinstance(channel, redis.Channel):
+            driver = self.conninfo.transport.driver_type
+            self.pool.accelerated["transport"] = f"not for the transport {driver}"
+            return
+        if getattr(self.app.conf, "worker_disable_prefetch", False):
+            channel.qos.room = self._free_places
+        channel.start_popping()
+        self.pool.accelerated["transport"] = channel.declined or True
+
+    def _free_places(self) -> int:
+        # Celery's own rule for this setting.
+        limit = getattr(self.controller, "max_concurrency", None) or self.pool.num_processes
+        return int(limit) - len(worker_state.reserved_requests)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.
 

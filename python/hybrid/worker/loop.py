@@ -1,12 +1,10 @@
-"""Celery's loop for green pools, without its waits for what does not come.
+"""The consume loop of workers on our pools, in place of Celery's ``synloop``.
 
-After every message, Celery's loop waits up to 0.1 s for something to read on the connection that
-events are sent through, so that the broker's heartbeats there are noticed. With RabbitMQ and the
-default settings this holds a worker to some 15 tasks a second. Here the timer reads them.
-
-Where kombu itself counts the messages that may be out (Redis and its other virtual transports), it
-waits for sockets even when none may be taken, and does not notice an acknowledgement meanwhile.
-Here the loop waits for the pool instead.
+It does what that does, without two waits. After every message, Celery's loop waits up to 0.1 s for
+something to read on the connection that events are sent through, so that the broker's heartbeats
+there are noticed; here the timer reads them. And where kombu itself counts the messages that may be
+out (Redis and its other virtual transports), it waits for sockets even when none may be taken; here
+the loop waits for the pool.
 """
 
 from __future__ import annotations
@@ -15,88 +13,125 @@ import errno
 import socket
 from typing import Any
 
-from celery.worker.loops import synloop
+from celery import bootsteps
+from celery.worker import state
 
 #: How often the event connection is read, per heartbeat interval. Celery checks twice.
 READS_PER_HEARTBEAT = 4
 #: Seconds to wait for the pool before the connection is looked at again.
 CREDIT_WAIT = 0.5
+#: Seconds to wait for a message before the worker's state is looked at again, as in Celery.
+MESSAGE_WAIT = 2.0
 
 
-class _CreditedConnection:
-    """The consumer's connection, which is read when there is credit for another message."""
-
-    def __init__(self, consumer: Any, connection: Any) -> None:
-        self._consumer = consumer
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def drain_events(self, timeout: float | None = None) -> Any:
-        """Wait for credit, then for messages; for ``timeout`` seconds in all, roughly.
-
-        Raises:
-            TimeoutError: No message has come.
-        """
-        channel = self._consumer.task_consumer.channel
-        if channel.qos.can_consume():
-            return self._connection.drain_events(timeout=timeout)
-        self._consumer.pool.wait_for_progress(CREDIT_WAIT)
-        if channel.qos.can_consume():
-            raise socket.timeout
-        # Other consumers of this connection, gossip for one, need none.
-        return self._connection.drain_events(timeout=0)
-
-
-def greenloop(consumer: Any, connection: Any, *args: Any, **options: Any) -> None:
-    """Consume until the worker stops or the connection breaks; see :func:`synloop`.
+def greenloop(
+    consumer: Any,
+    connection: Any,
+    task_consumer: Any,
+    blueprint: Any,
+    hub: Any,  # noqa: ARG001  Celery's own event loop, which green pools have none of
+    qos: Any,
+    heartbeat: Any,  # noqa: ARG001
+    clock: Any,  # noqa: ARG001
+    hbrate: float = 2.0,
+    **_: Any,
+) -> None:
+    """Consume until the worker stops or the connection breaks.
 
     Raises:
         Exception: What breaks either connection, as in Celery.
     """
-    interval = _heartbeat_interval(consumer)
-    # What Celery's loop looks at to decide whether to read the event connection itself. It is
-    # for connecting otherwise, and nothing connects while the loop runs.
-    configured, consumer.amqheartbeat = consumer.amqheartbeat, 0
-    reading = None
-    if interval:
-        reading = consumer.timer.call_repeatedly(
-            interval / READS_PER_HEARTBEAT, _read_events, (consumer,)
-        )
-    if connection.transport.driver_type != "amqp":
-        connection = _CreditedConnection(consumer, connection)
-    try:
-        synloop(consumer, connection, *args, **options)
-    finally:
-        consumer.amqheartbeat = configured
-        if reading is not None:
-            consumer.timer.cancel(reading)
+    is_virtual = connection.transport.driver_type != "amqp"
+    with _Heartbeats(consumer, connection, hbrate) as heartbeats:
+        task_consumer.on_message = consumer.create_task_handler()
+        task_consumer.consume()
+        consumer.start_popping()
+        consumer.on_ready()
+        while blueprint.state == bootsteps.RUN and consumer.connection:
+            state.maybe_shutdown()
+            heartbeats.check()
+            if qos.prev != qos.value:
+                qos.update()
+            try:
+                consumer.perform_pending_operations()
+                if is_virtual:
+                    _drain_with_credit(consumer, connection)
+                else:
+                    connection.drain_events(timeout=MESSAGE_WAIT)
+            except socket.timeout:
+                pass
+            except OSError:
+                if blueprint.state == bootsteps.RUN:
+                    raise
 
 
-def _event_connection(consumer: Any) -> Any:
-    """Return the connection that events are sent through, ``None`` without one."""
-    dispatcher = consumer.event_dispatcher
-    return dispatcher.connection if dispatcher else None
-
-
-def _heartbeat_interval(consumer: Any) -> float:
-    """Return the seconds negotiated for the event connection; 0 for no heartbeat."""
-    connection = _event_connection(consumer)
-    if not (connection and connection.supports_heartbeats):
-        return 0
-    return float(connection.get_heartbeat_interval() or 0)
-
-
-def _read_events(consumer: Any) -> None:
-    """Read what has arrived on the event connection, without waiting for more."""
-    connection = _event_connection(consumer)
-    if not connection:
-        return
-    try:
-        while True:
+def _drain_with_credit(consumer: Any, connection: Any) -> None:
+    channel = consumer.task_consumer.channel
+    if not channel.qos.can_consume():
+        consumer.pool.wait_for_progress(CREDIT_WAIT)
+        if not channel.qos.can_consume():
+            # Other consumers of this connection, gossip for one, need no credit.
             connection.drain_events(timeout=0)
-    except OSError as exc:
-        # Nothing more to read; a broken connection is reported by Celery's heartbeat check.
-        if exc.errno not in (None, errno.EAGAIN):
-            raise
+        return
+    connection.drain_events(timeout=MESSAGE_WAIT)
+
+
+class _Heartbeats:
+    """The heartbeats of the two connections of a consumer, by the timer, while the loop runs."""
+
+    def __init__(self, consumer: Any, connection: Any, rate: float) -> None:
+        self._consumer = consumer
+        self._connection = connection
+        self._rate = rate
+        self._entries: list[Any] = []
+        self._error: Exception | None = None
+
+    def __enter__(self) -> _Heartbeats:
+        self._beat(self._connection)
+        dispatcher = self._consumer.event_dispatcher
+        events = dispatcher.connection if dispatcher else None
+        interval = self._beat(events)
+        if interval:
+            self._repeat(interval / READS_PER_HEARTBEAT, self._read_events)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for entry in self._entries:
+            self._consumer.timer.cancel(entry)
+
+    def check(self) -> None:
+        """Raise what has broken a connection."""
+        if self._error is not None:
+            raise self._error
+
+    def _beat(self, connection: Any) -> float:
+        """Send and check the heartbeats of ``connection``; return their interval in seconds."""
+        if not (connection and connection.supports_heartbeats):
+            return 0
+        interval = float(connection.get_heartbeat_interval() or 0)
+        if interval:
+            self._repeat(interval / self._rate, self._check_heartbeat, connection)
+        return interval
+
+    def _repeat(self, seconds: float, function: Any, *args: Any) -> None:
+        self._entries.append(self._consumer.timer.call_repeatedly(seconds, function, args))
+
+    def _check_heartbeat(self, connection: Any) -> None:
+        try:
+            connection.heartbeat_check(self._rate)
+        except Exception as exc:
+            self._error = exc
+
+    def _read_events(self) -> None:
+        """Read what has arrived on the event connection, without waiting for more."""
+        dispatcher = self._consumer.event_dispatcher
+        connection = dispatcher.connection if dispatcher else None
+        if not connection:
+            return
+        try:
+            while True:
+                connection.drain_events(timeout=0)
+        except OSError as exc:
+            # Nothing more to read; a broken connection is reported by the heartbeat check.
+            if exc.errno not in (None, errno.EAGAIN):
+                raise

@@ -1,0 +1,102 @@
+"""What is measured: the scenarios, and the pools they run on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+SETTINGS_VARIABLE = "HYBRID_BENCH_SETTINGS"
+"""Environment variable in which the worker's app finds its Celery settings, as JSON."""
+
+QUEUE = "bench"
+DRAIN = "bench.drain"
+"""Where ``publish10`` publishes to; nobody consumes it."""
+
+PUBLISHED_PER_TASK = 10
+
+POOLS = ("prefork", "threads", "gevent", "eventlet", "hybrid.gevent", "hybrid.eventlet")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of load.
+
+    Attributes:
+        name: What the command line and the results call it.
+        what: One line for people.
+        kind: ``drain``: a full queue is drained. ``eta``: tasks with an ETA reach an idle worker.
+            ``paced``: tasks are sent at a fixed rate. ``idle``: nothing is sent for a while.
+            ``crawl``: the feed crawler of the examples.
+        task: Which task of the app.
+        tasks: How many at most; fewer are measured where a pool does not do them in time.
+        payload: Bytes of a second argument.
+        concurrency: What follows ``-c`` on green pools.
+        settings: Celery settings.
+        options: Options of the worker.
+        results: Results are kept in Redis, or not at all, or by ``rpc://``.
+        loglevel: What follows ``-l``.
+        rate: Tasks per second of a ``paced`` scenario.
+        brokers: Where it makes sense.
+    """
+
+    name: str
+    what: str
+    kind: str = "drain"
+    task: str = "noop"
+    tasks: int = 40_000
+    payload: int = 0
+    concurrency: int = 1000
+    settings: dict[str, Any] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    results: str = ""
+    loglevel: str = "WARNING"
+    rate: float = 0
+    brokers: tuple[str, ...] = ("redis", "rabbitmq")
+
+
+_ALL = (
+    Scenario("noop", "no-op, results off"),
+    Scenario("results", "no-op, Redis results", results="redis"),
+    Scenario(
+        "results_thread_safe",
+        "no-op, Redis results, result_backend_thread_safe",
+        results="redis",
+        settings={"result_backend_thread_safe": True},
+    ),
+    Scenario("sleep10", "sleeps 10 ms, -c 2000", task="sleep10", concurrency=2000),
+    Scenario("args1k", "no-op, 1 KB of arguments", payload=1_000),
+    Scenario("args100k", "no-op, 100 KB of arguments", payload=100_000, tasks=2_000),
+    Scenario("acks_late", "no-op, acks_late", settings={"task_acks_late": True}),
+    Scenario("events", "no-op, -E", options=("-E",)),
+    Scenario("loginfo", "no-op, -l INFO", loglevel="INFO"),
+    Scenario("eta1", "no-op, ETA in 1 s", kind="eta", tasks=10_000),
+    Scenario("publish10", "each publishes 10 tasks", task="publish10", tasks=4_000),
+    Scenario(
+        "connections",
+        "no-op, Redis results, -c 500",
+        results="redis",
+        concurrency=500,
+        tasks=20_000,
+    ),
+)
+SCENARIOS = {scenario.name: scenario for scenario in _ALL}
+
+
+def concurrency(scenario: Scenario, pool: str) -> int:
+    """Return what follows ``-c``: a process per core, and threads in hundreds, not thousands."""
+    if pool == "prefork":
+        return os.cpu_count() or 1
+    if pool == "threads":
+        return min(scenario.concurrency, 100)
+    return scenario.concurrency
+
+
+def stock_of(pool: str) -> str:
+    """Return the pool that a pool's ratio is to."""
+    return pool.removeprefix("hybrid.")
+
+
+def limited(scenario: Scenario, tasks: int | None) -> Scenario:
+    """Return the scenario with another number of tasks."""
+    return scenario if tasks is None else replace(scenario, tasks=tasks)
