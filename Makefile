@@ -101,19 +101,22 @@ fuzz: ## Fuzz the decoders and structures for a minute each (needs cargo-fuzz)
 	done
 
 .PHONY: bench
-bench: $(VENV)/.test ## Measure ours beside stock, a short run
+bench: $(VENV)/.test brokers ## Measure ours beside stock, a short run
 	$(BIN)/python benches/pool.py --quick
 	$(BIN)/python benches/timer.py --quick
 	$(BIN)/python benches/micro_decode.py --rounds 5
 	$(BIN)/python benches/startup.py --quick
+	$(BIN)/python -m benches.e2e noop results --quick
 
 .PHONY: bench-full
-bench-full: $(VENV)/.test ## The whole measurement, into benches/results/
+bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results/
 	$(BIN)/python benches/pool.py
 	$(BIN)/python benches/timer.py
 	$(BIN)/python benches/micro_decode.py --json benches/results/decode.json
 	$(BIN)/python benches/startup.py
 	cargo bench --package hybrid-core
+	$(BIN)/python -m benches.e2e --delay direct,0,2
+	$(BIN)/python -m benches.e2e --broker rabbitmq
 
 .PHONY: clean
 clean: ## Remove what the other targets made

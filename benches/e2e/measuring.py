@@ -90,8 +90,6 @@ class _Cell:
         self.broker.clear()
         bench.results.clear()
         client = Celery("producer", broker=self.broker.url(), set_as_current=False)
-        client.conf.update(task_ignore_result=not scenario.results)
-        client.conf.update(result_backend=bench.results.results_url())
         try:
             payload = "x" * scenario.payload
             self.broker.learn(client, scenario.task, payload, {"eta": scenario.kind == "eta"})

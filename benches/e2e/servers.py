@@ -315,7 +315,9 @@ def task_number(name: str) -> int:
 def _send_template(app: Celery, task: str, options: dict[str, Any]) -> None:
     if options.pop("eta", False):
         options["eta"] = _ETA
-    app.send_task(task, (987654321,), queue=QUEUE, task_id=_ID, **options)
+    # A connection of its own, so that none of ours is left when connections are counted.
+    with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+        app.send_task(task, (987654321,), queue=QUEUE, task_id=_ID, producer=producer, **options)
 
 
 def _vary_body(body: str, payload: str) -> str:
