@@ -22,9 +22,39 @@ from hybrid.hubs.gather import Gather
 
 #: Commands that wait in the server, or change what the connection is used for.
 _ALONE = frozenset(
-    "AUTH BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN CLIENT DISCARD EXEC HELLO "
-    "MONITOR MULTI PSUBSCRIBE PUNSUBSCRIBE QUIT RESET SELECT SHUTDOWN SSUBSCRIBE SUBSCRIBE "
-    "SUNSUBSCRIBE UNSUBSCRIBE UNWATCH WAIT WAITAOF WATCH XREAD XREADGROUP".split()
+    [
+        "AUTH",
+        "BLMOVE",
+        "BLMPOP",
+        "BLPOP",
+        "BRPOP",
+        "BRPOPLPUSH",
+        "BZMPOP",
+        "BZPOPMAX",
+        "BZPOPMIN",
+        "CLIENT",
+        "DISCARD",
+        "EXEC",
+        "HELLO",
+        "MONITOR",
+        "MULTI",
+        "PSUBSCRIBE",
+        "PUNSUBSCRIBE",
+        "QUIT",
+        "RESET",
+        "SELECT",
+        "SHUTDOWN",
+        "SSUBSCRIBE",
+        "SUBSCRIBE",
+        "SUNSUBSCRIBE",
+        "UNSUBSCRIBE",
+        "UNWATCH",
+        "WAIT",
+        "WAITAOF",
+        "WATCH",
+        "XREAD",
+        "XREADGROUP",
+    ]
 )
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
@@ -173,9 +203,7 @@ class MultiplexedPipeline(Pipeline):  # type: ignore[misc]
     """redis-py's pipeline, sent through the connection that all greenlets share."""
 
     def __init__(self, client: MultiplexedRedis, transaction: bool, shard_hint: Any) -> None:
-        super().__init__(
-            client.connection_pool, client.response_callbacks, transaction, shard_hint
-        )
+        super().__init__(client.connection_pool, client.response_callbacks, transaction, shard_hint)
         self._client = client
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:

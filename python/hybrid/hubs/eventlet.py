@@ -42,9 +42,7 @@ class EventletHub(Hub):
         return _get_native_ident() == self._thread_ident
 
     def can_park(self) -> bool:
-        return (
-            _get_native_ident() == self._thread_ident and getcurrent() is not self._hub.greenlet
-        )
+        return _get_native_ident() == self._thread_ident and getcurrent() is not self._hub.greenlet
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> None:
         self._hub.schedule_call_global(0, callback, *args)

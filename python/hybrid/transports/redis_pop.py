@@ -100,7 +100,14 @@ class Popper:
         self._script = client.register_script(_POP)
 
     def pop(
-        self, unacked: Sequence[str], lists: Sequence[str], width: int, *, now: float, limit: int, fair: bool
+        self,
+        unacked: Sequence[str],
+        lists: Sequence[str],
+        width: int,
+        *,
+        now: float,
+        limit: int,
+        fair: bool,
     ) -> list[Popped]:
         """Take up to ``limit`` messages, :data:`LIMIT` at most.
 

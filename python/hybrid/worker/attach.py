@@ -11,6 +11,7 @@ from typing import Any, Callable
 from weakref import WeakSet
 
 from celery import concurrency, platforms, signals
+from celery.app.backends import BACKEND_ALIASES
 from celery.utils.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES
 
@@ -25,14 +26,17 @@ STOCK_BEAT = "celery.worker.components:Beat"
 HYBRID_BEAT = "hybrid.worker.beat:Beat"
 #: kombu's names of transports, and ours for the same.
 TRANSPORTS = dict.fromkeys(("redis", "rediss"), "hybrid.transports.redis:Transport")
+#: Celery's names of result backends, and ours for the same.
+BACKENDS = dict.fromkeys(("redis", "rediss"), "hybrid.backends.redis:RedisBackend")
 
 #: Workers for which nobody has said how many tasks to run at a time.
 _unsized: WeakSet[Any] = WeakSet()
 
 
 def attach() -> None:
-    """Listen for workers being built, and let them find our transports."""
+    """Listen for workers being built, and let them find our transports and backends."""
     patching.replace_items(TRANSPORT_ALIASES, TRANSPORTS)
+    patching.replace_items(BACKEND_ALIASES, BACKENDS)
     signals.celeryd_init.connect(_on_options, weak=False, dispatch_uid="hybrid.options")
     signals.worker_init.connect(_on_worker, weak=False, dispatch_uid="hybrid.worker")
     signals.celeryd_after_setup.connect(_on_logging, weak=False, dispatch_uid="hybrid.logging")

@@ -17,6 +17,7 @@ from celery.worker import state as worker_state
 from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
+from hybrid.backends import sharing
 from hybrid.transports import redis
 from hybrid.worker import strategy
 from hybrid.worker.loop import greenloop
@@ -70,6 +71,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, exc)
 
         super().__init__(run_or_refuse, **kwargs)
+        self.pool.accelerated["results"] = sharing.share(self.app) or True
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
