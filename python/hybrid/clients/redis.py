@@ -21,41 +21,14 @@ from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import Gather
 
 #: Commands that wait in the server, or change what the connection is used for.
-_ALONE = frozenset(
-    [
-        "AUTH",
-        "BLMOVE",
-        "BLMPOP",
-        "BLPOP",
-        "BRPOP",
-        "BRPOPLPUSH",
-        "BZMPOP",
-        "BZPOPMAX",
-        "BZPOPMIN",
-        "CLIENT",
-        "DISCARD",
-        "EXEC",
-        "HELLO",
-        "MONITOR",
-        "MULTI",
-        "PSUBSCRIBE",
-        "PUNSUBSCRIBE",
-        "QUIT",
-        "RESET",
-        "SELECT",
-        "SHUTDOWN",
-        "SSUBSCRIBE",
-        "SUBSCRIBE",
-        "SUNSUBSCRIBE",
-        "UNSUBSCRIBE",
-        "UNWATCH",
-        "WAIT",
-        "WAITAOF",
-        "WATCH",
-        "XREAD",
-        "XREADGROUP",
-    ]
-)
+# fmt: off
+_ALONE = frozenset({
+    "AUTH", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN",
+    "CLIENT", "DISCARD", "EXEC", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "PUNSUBSCRIBE",
+    "QUIT", "RESET", "SELECT", "SHUTDOWN", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE",
+    "UNSUBSCRIBE", "UNWATCH", "WAIT", "WAITAOF", "WATCH", "XREAD", "XREADGROUP",
+})
+# fmt: on
 
 Command = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -128,11 +101,10 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         if connection is None:
             connection = self._shared = _get_connection(self.connection_pool)
 
-        def fail(error: Exception) -> None:
-            connection.disconnect()
-
         try:
-            connection.retry.call_with_retry(lambda: self._exchange(connection, calls), fail)
+            connection.retry.call_with_retry(
+                lambda: self._exchange(connection, calls), lambda _: connection.disconnect()
+            )
         except Exception as exc:
             connection.disconnect()
             for call in calls:
@@ -242,7 +214,8 @@ def shared(
         hub: The hub of this process.
         options: What :class:`redis.ConnectionPool` takes. Its connections are closed when the
             last user of the client is gone.
-        make: Makes the client of a kind of its own, that ``variant`` names.
+        make: Makes the client.
+        variant: Tells clients apart that are made differently.
     """
     login = sorted((name, repr(value)) for name, value in options.items())
     key = hub.name, variant, tuple(login)

@@ -32,9 +32,3 @@ def get(name: str) -> Hub:
 def running() -> Hub | None:
     """Return the hub that this process's pool runs on; ``None`` where there is no such pool."""
     return next(iter(_hubs.values()), None)
-
-
-def can_park() -> bool:
-    """Tell whether the caller is a greenlet of the hub that this process's pool runs on."""
-    hub = running()
-    return hub is not None and hub.can_park()

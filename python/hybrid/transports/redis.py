@@ -103,7 +103,7 @@ class _QoS(redis.QoS):  # type: ignore[misc]
         self._recorded: set[str] = set()
         self._acks: Gather[str] | None = None
         self._restores: Gather[tuple[str, bool]] | None = None
-        hub = hubs.running()
+        self._hub = hub = hubs.running()
         if hub is not None:
             self._acks = Gather(hub, self._remove_many)
             self._restores = Gather(hub, self._restore_many)
@@ -112,8 +112,11 @@ class _QoS(redis.QoS):  # type: ignore[misc]
         """Return how many messages may be taken now."""
         if not self.can_consume():
             return 0
-        limits = [self.can_consume_max_estimate(), self.room and self.room()]
-        return min([LIMIT, *(limit for limit in limits if limit is not None)])
+        limit = LIMIT
+        by_prefetch: int | None = self.can_consume_max_estimate()
+        if by_prefetch is not None:
+            limit = min(limit, by_prefetch)
+        return limit if self.room is None else min(limit, self.room())
 
     def expect(self, delivery_tag: str) -> None:
         """Take note that Redis has the record of a message that :meth:`append` will be told of."""
@@ -147,13 +150,16 @@ class _QoS(redis.QoS):  # type: ignore[misc]
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put one message back into its queue."""
-        if self._restores is not None and client is None and hubs.can_park():
+        if self._restores is not None and client is None and self._can_park():
             self._restores.submit((tag, leftmost))
         else:
             super().restore_by_tag(tag, client, leftmost)
 
+    def _can_park(self) -> bool:
+        return self._hub is not None and self._hub.can_park()
+
     def _remove(self, delivery_tag: str) -> None:
-        if self._acks is not None and hubs.can_park():
+        if self._acks is not None and self._can_park():
             self._acks.submit(delivery_tag)
         else:
             self._remove_from_indices(delivery_tag).execute()
@@ -298,9 +304,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if entry.tag is not None:
             qos.expect(entry.tag)
         try:
-            self.connection._deliver(_decode_or_drop(entry.entry), queue)
+            envelope = _decode_or_drop(entry.entry)
         except Empty:
             pass
+        else:
+            self.connection._deliver(envelope, queue)
         if entry.tag in qos._recorded:  # it was dropped, or has another tag than it seemed
             qos.unrecord(entry.tag)
 
@@ -394,7 +402,8 @@ class Transport(redis.Transport):  # type: ignore[misc]
             TimeoutError: Nothing has come.
         """
         channels = tuple(self.cycle._channels)
-        if not any([channel.pop_many() for channel in channels]):
+        got = [channel.pop_many() for channel in channels]
+        if not any(got):
             super().drain_events(connection, timeout)
             return
         self.cycle.maybe_restore_messages()

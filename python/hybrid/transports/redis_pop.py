@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# What `unacked` holds for a message is `[envelope, exchange, routing key]`. The three are taken from
-# the text of the envelope, for whatever kombu wrote: decoding it here would block the server.
+# What `unacked` holds for a message is `[envelope, exchange, routing key]`. All three are taken
+# from the text of the envelope where kombu wrote it: decoding it here would block the server.
 _POP = r"""
 local unacked, index = KEYS[1], KEYS[2]
 local now, wanted, width, fair = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
@@ -28,7 +28,8 @@ local function address(item)
   local info = type(properties) == 'table' and properties.delivery_info
   if type(info) == 'table' and type(properties.delivery_tag) == 'string'
       and type(info.exchange) == 'string' and type(info.routing_key) == 'string' then
-    return properties.delivery_tag, cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key)
+    return properties.delivery_tag,
+      cjson.encode(info.exchange) .. ', ' .. cjson.encode(info.routing_key)
   end
 end
 

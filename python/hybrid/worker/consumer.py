@@ -11,6 +11,7 @@ import logging
 from typing import Any, Callable
 
 from celery import signals
+from celery.exceptions import InvalidTaskError
 from celery.utils.log import get_logger
 from celery.worker import consumer
 from celery.worker import state as worker_state
@@ -19,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import redis
-from hybrid.worker import strategy
+from hybrid.worker import events, strategy
 from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
@@ -82,14 +83,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             if reasons:
                 declined[name] = "; ".join(reasons)
             else:
-                self.strategies[name] = strategy.default(task, self.app, self)
+                self.strategies[name] = strategy.Strategy(task, self.app, self)
         self.pool.accelerated["strategy"] = declined or True
         driver = self.conninfo.transport.driver_type
         decoding = isinstance(self.conninfo.transport, redis.Transport)
         self.pool.accelerated["decoding"] = decoding or f"not for the transport {driver}"
 
-    def start_popping(self) -> None:
-        """Take messages many at a time from now on, where the transport can do that."""
+    def start_batching(self) -> None:
+        """Take messages and send events many at a time from now on, where that can be done."""
+        reason = events.gather(self.event_dispatcher, self.pool.hub)
+        self.pool.accelerated["events"] = reason or True
         channel = self.task_consumer.channel
         if not isinstance(channel, redis.Channel):
             driver = self.conninfo.transport.driver_type
@@ -113,12 +116,32 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """
         if not hasattr(super(), "call_soon_ack"):
             kwargs.setdefault("promise", _promise_now)
-        on_task_received: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
+        celerys_handler: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
+        strategies = self.strategies
+        callbacks = self.on_task_message
         is_bounded = bool(self.initial_prefetch_count)
+
+        def on_task_received(message: Any) -> None:
+            try:
+                found = strategies[message.headers["task"]]
+            except (KeyError, TypeError):
+                found = None
+            # After a reconnect, Celery's handler restores the prefetch count step by step.
+            is_restored = not self.restart_count or self._maximum_prefetch_restored
+            if not (
+                type(found) is strategy.Strategy
+                and is_restored
+                and found.receive(message, callbacks)
+            ):
+                celerys_handler(message)
 
         def receive_or_refuse(message: Any) -> None:
             try:
                 on_task_received(message)
+            except (InvalidTaskError, ContentDisallowed) as exc:
+                self.on_invalid_task(None, message, exc)
+            except DecodeError as exc:
+                self.on_decode_error(message, exc)
             except _UNREADABLE as exc:
                 self._refuse(message, exc)
             if not is_bounded:

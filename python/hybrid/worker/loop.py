@@ -45,7 +45,7 @@ def greenloop(
     with _Heartbeats(consumer, connection, hbrate) as heartbeats:
         task_consumer.on_message = consumer.create_task_handler()
         task_consumer.consume()
-        consumer.start_popping()
+        consumer.start_batching()
         consumer.on_ready()
         while blueprint.state == bootsteps.RUN and consumer.connection:
             state.maybe_shutdown()

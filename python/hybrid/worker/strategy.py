@@ -1,58 +1,33 @@
-"""The strategy that gives a message to Celery: Celery's own, minus its second decoding.
+"""The strategy that makes requests of messages: ours for most messages, Celery's for the rest.
 
-Celery decodes the body of a protocol 2 message when it arrives and once more, through kombu's
-registry, right before the task runs: the two copies keep what a task does to its arguments out
-of ``Request.args``. :func:`default` leaves both copies in place and lets the second one come from
-Rust, without the registry. Everything else, from ETA and rate limits to events, is Celery's code.
+:class:`Strategy` takes JSON messages of protocol 2 that are to run at once. A message with an ETA
+or an expiry date, of another protocol or serializer, or damaged, goes through Celery's own
+handler, with everything that this does.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import logging
 from typing import Any, Callable
 
+from celery import signals
+from celery.app import trace
 from celery.app.task import Task
+from celery.utils.log import get_logger
 from celery.worker import request as celery_request
 from celery.worker import strategy as celery_strategy
+from celery.worker.state import task_reserved
 from kombu.serialization import prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
-from hybrid.transports.message import JSON, Message
+from hybrid.transports.message import JSON
+from hybrid.worker.request import specialised
+
+logger = get_logger("celery.worker.strategy")
 
 _celery_default = celery_strategy.default
 _Request = celery_request.Request
-_proto1_to_proto2 = celery_strategy.proto1_to_proto2
-
-#: What Celery's handler takes for the body of a protocol 1 message, so that it calls the
-#: converter of such messages: ours, which knows better.
-_PROTOCOL_2 = object()
-
-
-class Body:
-    """The body of a protocol 2 message, unpacked as ``args, kwargs, embed = body``.
-
-    The first to unpack it is the request, which shares the message's own payload, as in Celery.
-    Whoever unpacks it later gets a copy of its own.
-
-    Args:
-        message: The message; it has been decoded without error.
-    """
-
-    __slots__ = ("_message", "_shared")
-
-    def __init__(self, message: Message) -> None:
-        self._message = message
-        self._shared = False
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._shared:
-            return iter(self._message._decode())
-        self._shared = True
-        return iter(self._message.payload)
-
-    def __repr__(self) -> str:
-        return f"<Body of {self._message!r}>"
 
 
 def reasons(task: Task, app: Any) -> list[str]:
@@ -77,42 +52,102 @@ def reasons(task: Task, app: Any) -> list[str]:
 def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[..., Any]:
     """Return the handler of messages for ``task``.
 
-    Has the signature of :func:`celery.worker.strategy.default` and calls it: for a task that
-    :func:`reasons` has something against, with nothing changed.
+    Has the signature of :func:`celery.worker.strategy.default`, for the setting ``Strategy`` of a
+    task: Celery's handler for a task that :func:`reasons` has something against.
     """
-    if reasons(task, app):
-        ours = symbol_by_name(task.Strategy) is default
-        start = functools.partial(_celery_default, task) if ours else task.start_strategy
-        handler: Callable[..., Any] = start(app, consumer, **kwargs)
-        return handler
+    if not reasons(task, app):
+        return Strategy(task, app, consumer)
+    ours = symbol_by_name(task.Strategy) is default
+    start = functools.partial(_celery_default, task) if ours else task.start_strategy
+    handler: Callable[..., Any] = start(app, consumer, **kwargs)
+    return handler
 
-    proto1_to_proto2 = kwargs.pop("proto1_to_proto2", _proto1_to_proto2)
 
-    def to_proto2(message: Any, body: Any) -> Any:
-        if body is _PROTOCOL_2:
-            return Body(message), message.headers, True, app.uses_utc_timezone()
-        return proto1_to_proto2(message, body)
+class Strategy:
+    """Handles the messages for one task, on one connection of a worker.
 
-    def build() -> Callable[..., Any]:
-        handler: Callable[..., Any] = _celery_default(
-            task, app, consumer, proto1_to_proto2=to_proto2, **kwargs
-        )
-        return handler
+    Args:
+        task: A task that :func:`reasons` has nothing against.
+        consumer: The worker's consumer.
+    """
 
-    handle = build()
-    limits = task.time_limit, task.soft_time_limit
+    def __init__(self, task: Task, app: Any, consumer: Any) -> None:
+        self._task = task
+        self._app = app
+        self._consumer = consumer
+        self._eventer = eventer = consumer.event_dispatcher
+        self._sends_events = bool(eventer and eventer.enabled and task.send_events)
+        self._logs = logger.isEnabledFor(logging.INFO)
+        self._revoked = consumer.controller.state.revoked
+        self._request = specialised(task, app, consumer)
+        self._build_celerys_handler()
 
-    def task_message_handler(
-        message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **options: Any
-    ) -> Any:
-        nonlocal handle, limits
-        if (task.time_limit, task.soft_time_limit) != limits:
+    def _build_celerys_handler(self) -> None:
+        self._limits = self._task.time_limit, self._task.soft_time_limit
+        self._celerys_handler = _celery_default(self._task, self._app, self._consumer)
+
+    def __call__(self, message: Any, body: Any, *args: Any, **kwargs: Any) -> Any:
+        """Handle a message in Celery's way. The arguments are those of Celery's handlers."""
+        if (self._task.time_limit, self._task.soft_time_limit) != self._limits:
             # Celery's handler has taken the limits once and for all, so its remote control
             # command `time_limit` reaches no task that it has handled before.
-            limits = task.time_limit, task.soft_time_limit
-            handle = build()
-        if body is None and isinstance(message, Message) and message.content_type == JSON:
-            body = _PROTOCOL_2
-        return handle(message, body, ack, reject, callbacks, **options)
+            self._build_celerys_handler()
+        return self._celerys_handler(message, body, *args, **kwargs)
 
-    return task_message_handler
+    def receive(self, message: Any, callbacks: Any) -> bool:
+        """Handle a message, if it is of the kind that is taken here; else leave it as it is.
+
+        Returns:
+            Whether it has been handled.
+
+        Raises:
+            Exception: It is unreadable, as from Celery's handler.
+        """
+        headers = message.headers
+        if (
+            message.content_type != JSON
+            or headers.get("eta") is not None
+            or headers.get("expires") is not None
+        ):
+            return False
+        payload = message.payload
+        if type(payload) is not list or len(payload) != 3 or type(payload[1]) is not dict:
+            return False
+        request = self._request(message, self._eventer)
+        if self._logs:
+            context = {
+                "id": request.id,
+                "name": request.name,
+                "args": request.argsrepr,
+                "kwargs": request.kwargsrepr,
+                "eta": None,
+            }
+            logger.info(trace.LOG_RECEIVED, context, extra={"data": context})
+        if request.id in self._revoked and request.revoked():
+            return True
+        consumer = self._consumer
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=consumer, request=request)
+        if self._sends_events:
+            self._eventer.send(
+                "task-received",
+                uuid=request.id,
+                name=request.name,
+                args=request.argsrepr,
+                kwargs=request.kwargsrepr,
+                root_id=request.root_id,
+                parent_id=request.parent_id,
+                retries=headers.get("retries", 0),
+                eta=None,
+                expires=None,
+            )
+        if not consumer.disable_rate_limits:
+            bucket = consumer.task_buckets[self._task.name]
+            if bucket:
+                consumer._limit_task(request, bucket, 1)
+                return True
+        task_reserved(request)
+        for callback in callbacks:
+            callback(request)
+        consumer.on_task_request(request)
+        return True
