@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,9 +33,9 @@ class Row:
     samples: list[dict[str, Any]]
 
     def values(self, figure: str) -> list[float]:
-        """Return the figure of every sample that has it."""
-        values = (sample.get(figure) for sample in self.samples)
-        return [value for value in values if value is not None]
+        """Return the figure of every sample that has it; JSON's null is infinite."""
+        values = (sample[figure] for sample in self.samples if figure in sample)
+        return [math.inf if value is None else value for value in values]
 
     def median(self, figure: str) -> float | None:
         values = self.values(figure)

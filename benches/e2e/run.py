@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import kept, tables
-from .measuring import Bench, CellError, measure
+from .cell import ROOT, Bench, CellError
+from .loads import measure
 from .scenarios import POOLS, SCENARIOS, Scenario, concurrency, limited
-from .servers import MissingServerError, servers
+from .servers import Broker, Child, MissingServerError, RedisServer, eventually, free_port, servers
 
 
 @dataclass(frozen=True)
-class Cell:
+class Place:
     """One place in the result."""
 
     scenario: Scenario
@@ -29,16 +32,20 @@ class Cell:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
-    cells = [
-        Cell(limited(scenario, options.tasks), link, pool)
+    places = [
+        Place(limited(scenario, options.tasks), link, pool)
         for scenario in options.scenarios
         for link in options.delay
         for pool in options.pools
     ]
     folder = Path(tempfile.mkdtemp(prefix="hybrid-bench-"))
     try:
-        with servers(folder, options.broker) as (broker, redis):
-            bench = Bench(broker, redis, (broker.port, redis.port), None, folder, options.seconds)
+        with ExitStack() as stack:
+            broker, redis = stack.enter_context(servers(folder, options.broker))
+            benches = {
+                link: stack.enter_context(linked(link, broker, redis, folder, options.seconds))
+                for link in options.delay
+            }
             versions = {f"{server.name} server": server.version for server in {broker, redis}}
             result = {
                 "title": f"end to end on {options.broker}",
@@ -46,10 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "broker": options.broker,
                 "repeats": options.repeats,
                 "seconds_per_cell": options.seconds,
-                "rows": [as_row(cell) for cell in cells],
+                "rows": [as_row(place) for place in places],
             }
             try:
-                run_all(bench, cells, result, options)
+                run_all(benches, places, result, options)
             except KeyboardInterrupt:
                 print("interrupted: what was measured is kept", file=sys.stderr)
     except MissingServerError as missing:
@@ -76,9 +83,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--pools", type=lambda text: text.split(","), default=list(POOLS), help="comma between"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no repeat that would end later"
+    )
     parser.add_argument("--repeats", type=int, help="rounds over all cells (5; quick: 2)")
-    parser.add_argument("--tasks", type=int, help="per cell at most (by scenario; quick: 4000)")
-    parser.add_argument("--seconds", type=float, help="per cell at most (8; quick: 3)")
+    parser.add_argument("--tasks", type=int, help="per cell at most (by scenario; quick: 10000)")
+    parser.add_argument("--seconds", type=float, help="per cell at most (6; quick: 3)")
     parser.add_argument(
         "--delay",
         type=lambda text: text.split(","),
@@ -99,39 +109,75 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         for scenario in SCENARIOS.values()
         if scenario.name in (options.scenarios or SCENARIOS) and options.broker in scenario.brokers
     ]
+    for link in options.delay:
+        if link != "direct" and not link.replace(".", "", 1).isdigit():
+            parser.error(f"--delay {link}: neither direct nor a number of milliseconds")
     options.repeats = options.repeats or (2 if quick else 5)
-    options.seconds = options.seconds or (3.0 if quick else 8.0)
-    options.tasks = options.tasks or (4000 if quick else None)
+    options.seconds = options.seconds or (3.0 if quick else 6.0)
+    options.tasks = options.tasks or (10_000 if quick else None)
     name = f"e2e-{options.broker}{'-quick' if quick else ''}.json"
     options.output = options.output or kept.RESULTS / name
     return options
 
 
-def as_row(cell: Cell) -> dict[str, Any]:
+@contextmanager
+def linked(
+    link: str, broker: Broker, redis: RedisServer, folder: Path, seconds: float
+) -> Iterator[Bench]:
+    """Yield the bench over a link, with a proxy of its own unless it is direct."""
+    if link == "direct":
+        yield Bench(broker, redis, (broker.port, redis.port), None, folder, seconds)
+        return
+    ports = {server.port: free_port() for server in (broker, redis)}
+    proxy = Child(
+        [
+            *(sys.executable, "-m", "benches.e2e.proxy", link),
+            *(f"{port}:{target}" for target, port in ports.items()),
+        ],
+        log=folder / f"proxy-{link}.log",
+        cwd=ROOT,
+    )
+    try:
+        eventually(lambda: "ready" in proxy.output(), f"the proxy, see {proxy.log}")
+        seen = ports[broker.port], ports[redis.port]
+        yield Bench(broker, redis, seen, proxy.pid, folder, seconds)
+    finally:
+        proxy.stop()
+
+
+def as_row(place: Place) -> dict[str, Any]:
     return {
-        "scenario": cell.scenario.name,
-        "link": cell.link,
-        "pool": cell.pool,
-        "concurrency": concurrency(cell.scenario, cell.pool),
+        "scenario": place.scenario.name,
+        "link": place.link,
+        "pool": place.pool,
+        "concurrency": concurrency(place.scenario, place.pool),
         "samples": [],
         "failures": [],
     }
 
 
 def run_all(
-    bench: Bench, cells: list[Cell], result: dict[str, Any], options: argparse.Namespace
+    benches: dict[str, Bench],
+    places: list[Place],
+    result: dict[str, Any],
+    options: argparse.Namespace,
 ) -> None:
-    """Measure every cell once per repeat, so that a slow minute of the machine hits all pools."""
-    total = len(cells) * options.repeats
+    """Measure every place once per repeat, so that a slow minute of the machine hits all pools."""
+    total = len(places) * options.repeats
     began = time.monotonic()
     for number in range(total):
-        repeat, index = divmod(number, len(cells))
+        repeat, index = divmod(number, len(places))
+        minutes = (time.monotonic() - began) / 60
+        if repeat and not index and minutes * (1 + 1 / repeat) > options.minutes:
+            print(f"no time for repeat {repeat + 1}", file=sys.stderr)
+            result["repeats"] = repeat
+            break
         # Who goes first in its scenario alternates: the second finds the machine warmer.
         if repeat % 2:
             index = _mirrored(index, len(options.pools))
-        cell, row = cells[index], result["rows"][index]
+        place, row = places[index], result["rows"][index]
         try:
-            sample = measure(bench, cell.scenario, cell.pool)
+            sample = measure(benches[place.link], place.scenario, place.pool)
         except CellError as error:
             row["failures"].append(str(error))
             said = f"failed: {error}"
@@ -139,9 +185,9 @@ def run_all(
             row["samples"].append(sample)
             said = _one_line(sample)
         left = (time.monotonic() - began) / (number + 1) * (total - number - 1)
-        name = f"{cell.scenario.name}, {tables.link_text(cell.link)}, {cell.pool}"
+        name = f"{place.scenario.name}, {tables.link_text(place.link)}, {place.pool}"
         print(
-            f"[{number + 1}/{total}] {name}: {said}; {left / 60:.0f} min left",
+            f"[{number + 1}/{total}] {name}: {said}; {left / 60:.1f} min left",
             file=sys.stderr,
             flush=True,
         )
@@ -154,4 +200,6 @@ def _mirrored(index: int, width: int) -> int:
 
 def _one_line(sample: dict[str, Any]) -> str:
     said = f"{sample['tasks_per_s']:.0f}/s, {sample['worker_cpu_us']:.0f} µs"
+    if sample.get("start_p50_ms"):
+        said = f"started after {sample['start_p50_ms']:.1f} ms, {sample['worker_cpu_us']:.0f} µs"
     return said if sample["settled"] else f"{said}, {sample['tasks']} tasks in the time"

@@ -13,6 +13,9 @@ QUEUE = "bench"
 DRAIN = "bench.drain"
 """Where ``publish10`` publishes to; nobody consumes it."""
 
+REPLIES = "bench.replies"
+"""Where ``rpc://`` sends results; nobody consumes it."""
+
 PUBLISHED_PER_TASK = 10
 
 POOLS = ("prefork", "threads", "gevent", "eventlet", "hybrid.gevent", "hybrid.eventlet")
@@ -29,14 +32,15 @@ class Scenario:
             ``paced``: tasks are sent at a fixed rate. ``idle``: nothing is sent for a while.
             ``crawl``: the feed crawler of the examples.
         task: Which task of the app.
-        tasks: How many at most; fewer are measured where a pool does not do them in time.
+        tasks: How many at most; fewer are measured where a pool does not do them in time. Feeds, in
+            a ``crawl``.
         payload: Bytes of a second argument.
         concurrency: What follows ``-c`` on green pools.
         settings: Celery settings.
         options: Options of the worker.
         results: Results are kept in Redis, or not at all, or by ``rpc://``.
         loglevel: What follows ``-l``.
-        rate: Tasks per second of a ``paced`` scenario.
+        rate: Tasks per second of a ``paced`` scenario, which sends for as long as a load may take.
         brokers: Where it makes sense.
     """
 
@@ -57,6 +61,11 @@ class Scenario:
 
 _ALL = (
     Scenario("noop", "no-op, results off"),
+    Scenario(
+        "noop_quiet",
+        "no-op, results off, --without-gossip --without-heartbeat",
+        options=("--without-gossip", "--without-heartbeat"),
+    ),
     Scenario("results", "no-op, Redis results", results="redis"),
     Scenario(
         "results_thread_safe",
@@ -64,7 +73,24 @@ _ALL = (
         results="redis",
         settings={"result_backend_thread_safe": True},
     ),
+    Scenario("results_rpc", "no-op, rpc:// results", results="rpc", brokers=("rabbitmq",)),
+    Scenario(
+        "connections",
+        "no-op, Redis results, 20 000 tasks on -c 500",
+        results="redis",
+        concurrency=500,
+        tasks=20_000,
+    ),
     Scenario("sleep10", "sleeps 10 ms, -c 2000", task="sleep10", concurrency=2000),
+    Scenario(
+        "sleep10_late",
+        "sleeps 10 ms, -c 2000, acks_late, --without-gossip --without-heartbeat",
+        task="sleep10",
+        concurrency=2000,
+        settings={"task_acks_late": True},
+        options=("--without-gossip", "--without-heartbeat"),
+        brokers=("rabbitmq",),
+    ),
     Scenario("args1k", "no-op, 1 KB of arguments", payload=1_000),
     Scenario("args100k", "no-op, 100 KB of arguments", payload=100_000, tasks=2_000),
     Scenario("acks_late", "no-op, acks_late", settings={"task_acks_late": True}),
@@ -72,12 +98,19 @@ _ALL = (
     Scenario("loginfo", "no-op, -l INFO", loglevel="INFO"),
     Scenario("eta1", "no-op, ETA in 1 s", kind="eta", tasks=10_000),
     Scenario("publish10", "each publishes 10 tasks", task="publish10", tasks=4_000),
+    Scenario("latency20", "no-op, 20 tasks/s", kind="paced", rate=20),
+    Scenario("latency200", "no-op, 200 tasks/s", kind="paced", rate=200),
     Scenario(
-        "connections",
-        "no-op, Redis results, -c 500",
-        results="redis",
+        "latency_results", "no-op, Redis results, 100 tasks/s", "paced", rate=100, results="redis"
+    ),
+    Scenario("idle", "nothing for a while, then 4 no-ops/s", kind="idle"),
+    Scenario(
+        "crawler",
+        "the feed crawler of the examples",
+        kind="crawl",
+        tasks=1000,
         concurrency=500,
-        tasks=20_000,
+        brokers=("redis",),
     ),
 )
 SCENARIOS = {scenario.name: scenario for scenario in _ALL}
@@ -97,6 +130,6 @@ def stock_of(pool: str) -> str:
     return pool.removeprefix("hybrid.")
 
 
-def limited(scenario: Scenario, tasks: int | None) -> Scenario:
-    """Return the scenario with another number of tasks."""
-    return scenario if tasks is None else replace(scenario, tasks=tasks)
+def limited(scenario: Scenario, most: int | None) -> Scenario:
+    """Return the scenario with ``most`` tasks, or as it is if it has fewer."""
+    return scenario if most is None else replace(scenario, tasks=min(most, scenario.tasks))

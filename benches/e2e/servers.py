@@ -18,14 +18,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import amqp
 import redis
 from celery import Celery
 
 from . import usage
-from .scenarios import DRAIN, QUEUE
+from .scenarios import DRAIN, QUEUE, REPLIES
 
 # The brokers of the tests are the brokers of the bench.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
@@ -148,9 +148,9 @@ class RedisServer:
 
     # -- messages
 
-    def learn(self, app: Celery, task: str, payload: str, options: dict[str, Any]) -> None:
+    def learn(self, app: Celery, task: str, payload: str, with_eta: bool) -> None:
         """Let ``app`` send one message, and make all that follow from it."""
-        _send_template(app, task, options)
+        _send_template(app, task, with_eta)
         raw = self._ask("RPOP", QUEUE)
         envelope = json.loads(raw)
         self._body = _vary_body(base64.b64decode(envelope["body"]).decode(), payload)
@@ -184,11 +184,11 @@ class RedisServer:
     def clear(self) -> None:
         self._ask("FLUSHALL")
 
-    def result_channel(self) -> redis.client.PubSub:
-        """Subscribe to every result that is published."""
+    def result_channel(self, note: Callable[[dict[str, Any]], None]) -> redis.client.PubSub:
+        """Subscribe to every result that is published; each message is passed to ``note``."""
         client = redis.Redis(port=self.port, db=RESULTS_DB)
         listener = client.pubsub(ignore_subscribe_messages=True)
-        listener.psubscribe("celery-task-meta-*")
+        listener.psubscribe(**{"celery-task-meta-*": note})
         return listener
 
     def stop(self) -> None:
@@ -239,8 +239,9 @@ class RabbitMQ:
 
     # -- messages
 
-    def learn(self, app: Celery, task: str, payload: str, options: dict[str, Any]) -> None:
-        _send_template(app, task, options)
+    def learn(self, app: Celery, task: str, payload: str, with_eta: bool) -> None:
+        self.waiting(REPLIES)  # declares it
+        _send_template(app, task, with_eta)
         message = eventually(
             lambda: self._channel.basic_get(QUEUE, no_ack=True), "the message that Celery sent"
         )
@@ -273,7 +274,7 @@ class RabbitMQ:
         self.waiting(QUEUE)
 
     def clear(self) -> None:
-        for queue in (QUEUE, DRAIN):
+        for queue in (QUEUE, DRAIN, REPLIES):
             self._channel.queue_delete(queue)
 
     def stop(self) -> None:
@@ -312,12 +313,18 @@ def task_number(name: str) -> int:
     return int(name[:8], 16)
 
 
-def _send_template(app: Celery, task: str, options: dict[str, Any]) -> None:
-    if options.pop("eta", False):
-        options["eta"] = _ETA
+def _send_template(app: Celery, task: str, with_eta: bool) -> None:
     # A connection of its own, so that none of ours is left when connections are counted.
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
-        app.send_task(task, (987654321,), queue=QUEUE, task_id=_ID, producer=producer, **options)
+        app.send_task(
+            task,
+            (987654321,),
+            queue=QUEUE,
+            task_id=_ID,
+            eta=_ETA if with_eta else None,
+            reply_to=REPLIES,
+            producer=producer,
+        )
 
 
 def _vary_body(body: str, payload: str) -> str:

@@ -1,6 +1,7 @@
 """A kept run as tables: ``python -m benches.e2e.tables benches/results/e2e-redis.json``.
 
 The ratio of a hybrid pool is to the stock pool of the same hub, in the same run.
+"never" is the latency of tasks that a pool had not done when the time was up.
 """
 
 from __future__ import annotations
@@ -15,7 +16,65 @@ from typing import Any
 from . import kept
 from .scenarios import SCENARIOS, stock_of
 
-COUNTED = ("commands", "round_trips", "connections", "connections_at_once")
+
+@dataclass(frozen=True)
+class Column:
+    """One figure in a table.
+
+    Attributes:
+        figure: Its name in the samples.
+        heading: First line of the heading.
+        unit: Second line of it.
+        better: ``more`` or ``less`` where the ratio to stock follows, which is above 1 if ours is
+            better.
+        with_spread: Whether the lowest and highest follow.
+    """
+
+    figure: str
+    heading: str
+    unit: str = ""
+    better: str = ""
+    with_spread: bool = False
+
+
+_RATE = Column("tasks_per_s", "tasks/s", better="more", with_spread=True)
+_COST = (
+    Column("worker_cpu_us", "worker", "µs/task", better="less"),
+    Column("broker_cpu_us", "broker", "µs/task"),
+    Column("proxy_cpu_us", "proxy", "µs/task"),
+    Column("peak_rss_mb", "peak", "MB"),
+    Column("commands", "commands", "a task"),
+    Column("round_trips", "trips", "a task"),
+    Column("connections", "connections", "in all"),
+    Column("connections_at_once", "", "at once"),
+)
+
+
+def _latency(name: str, heading: str) -> tuple[Column, ...]:
+    return (
+        Column(f"{name}_p50_ms", heading, "p50 ms", better="less"),
+        Column(f"{name}_p99_ms", "", "p99 ms", better="less"),
+        Column(f"{name}_p999_ms", "", "p99.9 ms"),
+    )
+
+
+COLUMNS = {
+    "drain": (_RATE, *_COST),
+    "eta": (_RATE, *_latency("late", "too late"), *_COST),
+    "paced": (*_latency("start", "to start"), *_latency("result", "to result"), *_COST),
+    "idle": (
+        Column("idle_cpu_percent", "idle", "CPU %"),
+        Column("idle_commands_per_s", "commands", "a second"),
+        Column("start_p50_ms", "to start", "p50 ms", better="less"),
+        Column("start_max_ms", "", "worst ms"),
+        Column("peak_rss_mb", "peak", "MB"),
+    ),
+    "crawl": (
+        Column("feeds_per_s", "feeds/s", better="more", with_spread=True),
+        Column("tasks_per_s", "tasks/s"),
+        *_COST,
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,10 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the whole run, a table for each scenario and link."""
     yield describe(result)
-    for (name, link), group in groupby(kept.rows(result), lambda row: (row.scenario, row.link)):
+    for (name, link), rows in groupby(kept.rows(result), lambda row: (row.scenario, row.link)):
+        group = list(rows)
         yield ""
         yield f"{name}: {SCENARIOS[name].what}; {link_text(link)}"
-        yield from _aligned(_throughput(list(group)))
+        yield from _aligned(_table(group, COLUMNS[SCENARIOS[name].kind]))
 
 
 def describe(result: dict[str, Any]) -> str:
@@ -50,40 +110,47 @@ def link_text(link: str) -> str:
     return f"through the proxy, which adds {link} ms to a round trip"
 
 
-def _throughput(rows: list[kept.Row]) -> Iterator[list[str]]:
+def _table(rows: list[kept.Row], columns: Sequence[Column]) -> Iterator[list[str]]:
     by_pool = {row.pool: row for row in rows}
-    yield [
-        *("pool", "-c", "tasks/s", "", "ratio", "worker", "ratio", "broker", "peak"),
-        *("commands", "trips", "connections", ""),
-    ]
-    yield [
-        *("", "", "", "", "", "µs/task", "", "µs/task", "MB", "a task", "a task"),
-        *("in all", "at once"),
-    ]
+    shown = [column for column in columns if any(row.values(column.figure) for row in rows)]
+    has_ratio = any(row.pool != stock_of(row.pool) for row in rows)
+    heading, units = ["pool", "-c"], ["", ""]
+    for column in shown:
+        heading.append(column.heading)
+        units.append(column.unit)
+        if column.with_spread:
+            heading.append("")
+            units.append("")
+        if column.better and has_ratio:
+            heading.append("ratio")
+            units.append("")
+    yield heading
+    if any(units):
+        yield units
     for row in rows:
-        stock = by_pool.get(stock_of(row.pool))
         cells = [row.pool, str(row.concurrency)]
         if not row.samples:
             yield [*cells, "failed"]
             continue
-        yield [
-            *cells,
-            short(row.median("tasks_per_s")),
-            spread(row.values("tasks_per_s")),
-            _ratio(row, stock, "tasks_per_s"),
-            short(row.median("worker_cpu_us")),
-            _ratio(stock, row, "worker_cpu_us") if stock is not row else "",
-            short(row.median("broker_cpu_us")),
-            short(row.median("peak_rss_mb")),
-            *(short(row.median(figure)) for figure in COUNTED),
-        ]
+        stock = by_pool.get(stock_of(row.pool))
+        for column in shown:
+            cells.append(short(row.median(column.figure)))
+            if column.with_spread:
+                cells.append(spread(row.values(column.figure)))
+            if column.better and has_ratio:
+                cells.append(ratio(row, stock, column))
+        yield cells
 
 
-def _ratio(over: kept.Row | None, under: kept.Row | None, figure: str) -> str:
-    if over is None or under is None or over is under:
+def ratio(row: kept.Row, stock: kept.Row | None, column: Column) -> str:
+    """Return how many times better the row is than stock's."""
+    if stock is None or stock is row:
         return ""
-    above, below = over.median(figure), under.median(figure)
-    return f"{above / below:.1f}x" if above and below else ""
+    ours, theirs = row.median(column.figure), stock.median(column.figure)
+    if not ours or not theirs or math.isinf(ours) or math.isinf(theirs):
+        return ""
+    times = ours / theirs if column.better == "more" else theirs / ours
+    return f"{times:.1f}x" if times >= 1.95 else f"{times:.2f}x"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -94,6 +161,8 @@ def short(value: float | None) -> str:
     """Return three or more digits, without an exponent."""
     if value is None:
         return "-"
+    if math.isinf(value):
+        return "never"
     if value >= 100 or value == int(value):
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"

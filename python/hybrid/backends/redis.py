@@ -7,7 +7,7 @@ from typing import Any
 from celery.backends import redis
 
 from hybrid import hubs
-from hybrid.clients.redis import shared
+from hybrid.clients.redis import Command, MultiplexedRedis, shared
 
 
 class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
@@ -23,15 +23,26 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             return super()._create_client(**params)
         return shared(hub, params)
 
-    def _set(self, key: Any, value: Any, expires: Any = None) -> None:
-        # Celery does this in a transaction, for the sake of whom nobody can tell: a reader that
-        # was told of the result finds it either way.
+    def set(self, key: Any, value: Any, expires: Any = None, **retry_policy: Any) -> Any:
+        """Store ``value`` and tell whoever waits for it, with Celery's retries."""
+        client = self.client
+        if (
+            retry_policy
+            or not isinstance(client, MultiplexedRedis)
+            or not client.hub.can_park()
+            or (isinstance(value, str) and len(value) > self._MAX_STR_VALUE_SIZE)
+        ):
+            return super().set(key, value, expires, **retry_policy)
         if expires is None:
             expires = self.expires
-        with self.client.pipeline(transaction=False) as pipe:
-            if expires:
-                pipe.setex(key, expires, value)
-            else:
-                pipe.set(key, value)
-            pipe.publish(key, value)
-            pipe.execute()
+        store = ("SETEX", key, expires, value) if expires else ("SET", key, value)
+        # Celery puts these two into a transaction. Whoever is told of the result finds it anyway.
+        commands: list[Command] = [(store, {}), (("PUBLISH", key, value), {})]
+        try:
+            replies = client.run(commands, is_transaction=False)
+        except self.connection_errors:
+            return super().set(key, value, expires)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return None

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 import redis
-from redis.client import EMPTY_RESPONSE, Pipeline
+from redis.client import Pipeline
 
 from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import Gather
@@ -141,8 +141,6 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def _read(self, connection: Any, command: Command) -> Any:
         args, options = command
-        if EMPTY_RESPONSE in options and args[0] == "":
-            return options[EMPTY_RESPONSE]
         try:
             return self.parse_response(connection, args[0], **options)
         except redis.ResponseError as exc:
