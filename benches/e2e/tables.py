@@ -7,8 +7,10 @@ The ratio of a hybrid pool is to the stock pool of the same hub, in the same run
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
