@@ -29,21 +29,21 @@ def _spread(values: list[float]) -> dict[str, float]:
 @pytest.mark.parametrize("stubborn", [False, True], ids=["caught", "ignored"])
 def test_limits_hold_for_a_thousand_tasks_and_lose_no_slot(
     start_worker: StartWorker,
-    journal: Journal,
     record: Callable[..., None],
     stubborn: bool,
 ) -> None:
     worker = start_worker(concurrency=TASKS, loglevel="WARNING")
-    task, args = ("deaf_nap", ("deaf",)) if stubborn else ("soft_nap", ())
-    ids = worker.flood(task, [args] * TASKS, soft_time_limit=SOFT, time_limit=HARD)
+    task = "deaf_nap" if stubborn else "soft_nap"
+    ids = worker.flood(task, [()] * TASKS, soft_time_limit=SOFT, time_limit=HARD)
     outcomes = worker.wait_outcomes(ids, within=HARD + 40)
 
     if stubborn:
         assert Counter(meta["status"] for meta in outcomes.values()) == {"FAILURE": TASKS}
         kinds = Counter(meta["result"]["exc_type"] for meta in outcomes.values())
         assert kinds == {"TimeLimitExceeded": TASKS}
-        ends = journal.wait_for("deaf", "ended", times=TASKS)
-        late, due = [entry["after"] for entry in ends], HARD
+        [asked] = worker.flood("deaf_ends", [()])
+        late, due = worker.wait_outcomes([asked], within=30)[asked]["result"], HARD
+        assert len(late) == TASKS
         all_failed = {b"TimeLimitExceeded": str(TASKS).encode()}
         eventually(
             lambda: worker.space.redis.hgetall("failed-signals") == all_failed, "task_failure"
