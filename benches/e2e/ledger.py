@@ -41,11 +41,6 @@ class Ledger:
             file.truncate(rows * (2 * _DOUBLE + 1))
         return cls(path)
 
-    def has_started(self) -> bool:
-        """Whether one of the tasks that are first in the queue has started."""
-        head = bytes(self.started[:1024])
-        return head.count(0) < len(head)
-
     def done(self, begin: int, end: int) -> int:
         """Count the tasks from ``begin`` up to, but not including, ``end`` that have ended."""
         return end - begin - bytes(self.runs[begin:end]).count(0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from .cell import Bench, Cell, CellError, Sample
 from .crawl import crawl
-from .scenarios import Scenario
+from .scenarios import QUEUE, Scenario
 from .servers import RedisServer, task_number, utc
 
 __all__ = ["CellError", "measure"]
@@ -39,15 +39,16 @@ def measure(bench: Bench, scenario: Scenario, pool: str) -> Sample:
 
 
 def drain(cell: Cell) -> Sample:
-    """Start a worker on a full queue. The window opens when the first task starts."""
+    """Start a worker on a full queue. The window opens when the first message leaves the queue.
+
+    When the first task starts would be too late: a worker may take all of its prefetch before.
+    """
     cell.broker.fill(range(cell.count))
     cell.start_worker()
-    cell.wait(cell.ledger.has_started, every=0.001)
-    before = cell.spent()
-    deadline = time.monotonic() + cell.bench.seconds
-    cell.wait_until(cell.is_settled, deadline, every=0.002)
+    cell.wait(lambda: cell.broker.waiting(QUEUE) < cell.count, every=0.001)
+    begin, before = time.monotonic(), cell.spent()
+    cell.wait_until(cell.is_settled, begin + cell.bench.seconds, every=0.002)
     end, after = time.monotonic(), cell.spent()
-    begin = min(filter(None, cell.ledger.started[: cell.count]))
     return cell.figures(before, begin, end, after)
 
 

@@ -206,6 +206,7 @@ class RabbitMQ:
         self._server = RabbitServer(folder)
         self.port = self._server.port
         self._connection = self._server.connect()
+        self._connection.connect()
         self._channel = self._connection.channel()
 
     @property

@@ -47,8 +47,8 @@ _COST = (
     Column("peak_rss_mb", "peak", "MB"),
     Column("commands", "commands", "a task"),
     Column("round_trips", "trips", "a task"),
-    Column("connections", "connections", "in all"),
-    Column("connections_at_once", "", "at once"),
+    Column("connections", "opened", "in all"),
+    Column("connections_at_once", "open", "at once"),
 )
 
 
@@ -109,7 +109,7 @@ def describe(result: dict[str, Any]) -> str:
 def link_text(link: str) -> str:
     if link == "direct":
         return "loopback"
-    return f"through the proxy, which adds {link} ms to a round trip"
+    return f"through a proxy that adds {link} ms"
 
 
 def _table(rows: list[kept.Row], columns: Sequence[Column]) -> Iterator[list[str]]:
