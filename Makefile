@@ -76,6 +76,13 @@ test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once
 	$(BIN)/python -m pytest tests/integration/load $(ARGS)
 
+.PHONY: test-pieces
+test-pieces: $(VENV)/.test brokers ## Run the conformance tests with each accelerated piece switched off
+	for piece in events publish results strategy transport; do \
+	  HYBRID_DISABLE=$$piece $(BIN)/python -m pytest --numprocesses $(JOBS) tests/conformance \
+	    --pools hybrid.gevent,hybrid.eventlet $(ARGS) || exit 1; \
+	done
+
 .PHONY: test-matrix
 test-matrix: brokers ## Run the Python tests against each minor release of Celery
 	for minor in 4 5 6 7; do \

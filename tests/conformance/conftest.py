@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ SETTINGS: dict[str, Any] = {
 def settings_for(pool: str) -> dict[str, Any]:
     """Return what all workers here run with."""
     if pool.startswith("hybrid."):
-        return SETTINGS
+        # `make test-pieces` runs these tests with one piece after another left to Celery.
+        return {**SETTINGS, "hybrid_disable": os.environ.get("HYBRID_DISABLE", "")}
     # With heartbeats, a stock green worker on RabbitMQ waits 0.1 s on the event connection after
     # every message, which would turn these tests into a measurement of that.
     return {**SETTINGS, "broker_heartbeat": 0}

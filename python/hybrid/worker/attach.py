@@ -12,10 +12,12 @@ from weakref import WeakSet
 
 from celery import concurrency, platforms, signals
 from celery.app.backends import BACKEND_ALIASES
+from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES
 
 from hybrid import patching
+from hybrid.worker import settings
 from hybrid.worker.pool import TaskPool
 
 logger = get_logger("celery.worker")
@@ -26,8 +28,10 @@ STOCK_BEAT = "celery.worker.components:Beat"
 HYBRID_BEAT = "hybrid.worker.beat:Beat"
 #: kombu's names of transports, and ours for the same.
 TRANSPORTS = dict.fromkeys(("redis", "rediss"), "hybrid.transports.redis:Transport")
+STOCK_TRANSPORTS = {name: TRANSPORT_ALIASES[name] for name in TRANSPORTS}
 #: Celery's names of result backends, and ours for the same.
 BACKENDS = dict.fromkeys(("redis", "rediss"), "hybrid.backends.redis:RedisBackend")
+STOCK_BACKENDS = {name: BACKEND_ALIASES[name] for name in BACKENDS}
 
 #: Workers for which nobody has said how many tasks to run at a time.
 _unsized: WeakSet[Any] = WeakSet()
@@ -55,6 +59,15 @@ def _on_options(instance: Any, conf: Any, options: dict[str, Any], **_: Any) -> 
 def _on_worker(sender: Any, **_: Any) -> None:
     if _pool_class(sender) is None:
         return
+    try:
+        off = settings.disabled(sender.app)
+    except ImproperlyConfigured as exc:
+        # Celery logs what its signals' receivers raise, and goes on.
+        raise SystemExit(f"celery worker: {exc}") from exc
+    if "transport" in off:
+        patching.replace_items(TRANSPORT_ALIASES, STOCK_TRANSPORTS)
+    if "results" in off:
+        patching.replace_items(BACKEND_ALIASES, STOCK_BACKENDS)
     if sender.consumer_cls == STOCK_CONSUMER:
         sender.consumer_cls = HYBRID_CONSUMER
     blueprint = sender.Blueprint

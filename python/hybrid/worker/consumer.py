@@ -20,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import redis
-from hybrid.worker import events, strategy
+from hybrid.worker import events, settings, strategy
 from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
@@ -72,11 +72,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, exc)
 
         super().__init__(run_or_refuse, **kwargs)
-        self.pool.accelerated["results"] = sharing.share(self.app) or True
+        self._off = off = settings.disabled(self.app)
+        reason = settings.SWITCHED_OFF if "results" in off else sharing.share(self.app)
+        self.pool.accelerated["results"] = reason or True
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
         super().update_strategies()
+        if "strategy" in self._off:
+            self.pool.accelerated["strategy"] = settings.SWITCHED_OFF
+            return
         declined = {}
         for name, task in self.app.tasks.items():
             reasons = strategy.reasons(task, self.app)
@@ -85,23 +90,26 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             else:
                 self.strategies[name] = strategy.Strategy(task, self.app, self)
         self.pool.accelerated["strategy"] = declined or True
-        driver = self.conninfo.transport.driver_type
-        decoding = isinstance(self.conninfo.transport, redis.Transport)
-        self.pool.accelerated["decoding"] = decoding or f"not for the transport {driver}"
 
     def start_batching(self) -> None:
         """Take messages and send events many at a time from now on, where that can be done."""
-        reason = events.gather(self.event_dispatcher, self.pool.hub)
-        self.pool.accelerated["events"] = reason or True
+        accelerated = self.pool.accelerated
+        if "events" in self._off:
+            accelerated["events"] = settings.SWITCHED_OFF
+        else:
+            accelerated["events"] = events.gather(self.event_dispatcher, self.pool.hub) or True
         channel = self.task_consumer.channel
+        if "transport" in self._off:
+            accelerated["transport"] = settings.SWITCHED_OFF
+            return
         if not isinstance(channel, redis.Channel):
             driver = self.conninfo.transport.driver_type
-            self.pool.accelerated["transport"] = f"not for the transport {driver}"
+            accelerated["transport"] = f"not for the transport {driver}"
             return
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
         channel.start_popping()
-        self.pool.accelerated["transport"] = channel.declined or True
+        accelerated["transport"] = channel.declined or True
 
     def _free_places(self) -> int:
         # Celery's own rule for this setting.

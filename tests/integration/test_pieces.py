@@ -1,0 +1,38 @@
+"""The setting ``hybrid_disable``, and what the worker says of its pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness.worker import StartWorker
+
+PIECES = ("events", "results", "strategy", "transport")
+
+
+def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
+    worker = start_worker(concurrency=4, settings=settings, options=["-E"])
+    ids = worker.flood("quick", [(number,) for number in range(50)])
+    outcomes = worker.wait_outcomes(ids, within=20)
+    assert [outcomes[task_id]["result"] for task_id in ids] == list(range(50))
+    info: dict[str, Any] = worker.pool_info()["accelerated"]
+    return info
+
+
+def test_every_piece_is_on_unless_it_cannot_be(start_worker: StartWorker, broker: str) -> None:
+    accelerated = _accelerated(start_worker)
+    reasons = {name: why for name, why in accelerated.items() if why is not True}
+    expected = {} if broker == "redis" else {"transport": "not for the transport amqp"}
+    assert reasons == expected
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_a_piece_is_switched_off_by_name(start_worker: StartWorker, piece: str) -> None:
+    accelerated = _accelerated(start_worker, hybrid_disable=[piece])
+    assert accelerated[piece] == "switched off by the setting hybrid_disable"
+
+
+def test_an_unknown_piece_stops_the_worker_with_the_choices(start_worker: StartWorker) -> None:
+    worker = start_worker(wait=False, settings={"hybrid_disable": "warp"})
+    assert worker.wait_exit(within=10) != 0
+    assert "hybrid_disable names 'warp'; choose from events, publish, results" in worker.output
