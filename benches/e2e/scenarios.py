@@ -9,6 +9,10 @@ from typing import Any
 SETTINGS_VARIABLE = "HYBRID_BENCH_SETTINGS"
 """Environment variable in which the worker's app finds its Celery settings, as JSON."""
 
+PEER_VARIABLE = "HYBRID_BENCH_PEER"
+REDIS_VARIABLE = "HYBRID_BENCH_REDIS"
+"""Environment variables in which the apps of other workers find their name and their Redis."""
+
 QUEUE = "bench"
 DRAIN = "bench.drain"
 """Where ``publish10`` publishes to; nobody consumes it."""

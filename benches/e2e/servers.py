@@ -32,7 +32,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
 from harness.brokers import RabbitServer
 from harness.processes import Child, free_port
-from harness.waiting import eventually
+from harness.waiting import TooLateError, eventually
+
+__all__ = [
+    "Broker",
+    "Child",
+    "Counters",
+    "MissingServerError",
+    "RedisServer",
+    "TooLateError",
+    "eventually",
+    "free_port",
+    "servers",
+    "task_number",
+    "utc",
+]
 
 RESULTS_DB = 1
 _ID = "00000000-0000-4000-8000-000000000000"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness.worker import StartWorker
 
-PIECES = ("events", "results", "strategy", "transport")
+PIECES = ("events", "publish", "results", "strategy", "transport")
 
 
 def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
@@ -22,7 +22,8 @@ def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
 def test_every_piece_is_on_unless_it_cannot_be(start_worker: StartWorker, broker: str) -> None:
     accelerated = _accelerated(start_worker)
     reasons = {name: why for name, why in accelerated.items() if why is not True}
-    expected = {} if broker == "redis" else {"transport": "not for the transport amqp"}
+    amqp = dict.fromkeys(("publish", "transport"), "not for the transport amqp")
+    expected = {} if broker == "redis" else amqp
     assert reasons == expected
 
 

@@ -20,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import redis
-from hybrid.worker import events, settings, strategy
+from hybrid.worker import events, publish, settings, strategy
 from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
@@ -75,6 +75,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._off = off = settings.disabled(self.app)
         reason = settings.SWITCHED_OFF if "results" in off else sharing.share(self.app)
         self.pool.accelerated["results"] = reason or True
+        reason = settings.SWITCHED_OFF if "publish" in off else publish.gather(self.app)
+        self.pool.accelerated["publish"] = reason or True
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
