@@ -113,7 +113,8 @@ bench: $(VENV)/.test brokers ## Measure ours beside stock, a short run
 	$(BIN)/python benches/timer.py --quick
 	$(BIN)/python benches/micro_decode.py --rounds 5
 	$(BIN)/python benches/startup.py --quick
-	$(BIN)/python -m benches.e2e noop results --quick
+	$(BIN)/python -m benches.e2e noop results sleep10 latency20 --quick \
+	  --pools gevent,hybrid.gevent,eventlet,hybrid.eventlet
 
 .PHONY: bench-full
 bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results/
@@ -122,8 +123,12 @@ bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results
 	$(BIN)/python benches/micro_decode.py --json benches/results/decode.json
 	$(BIN)/python benches/startup.py
 	cargo bench --package hybrid-core
-	$(BIN)/python -m benches.e2e --delay direct,0,2
-	$(BIN)/python -m benches.e2e --broker rabbitmq
+	$(BIN)/python -m benches.e2e --delay direct,2 --minutes 240
+	$(BIN)/python -m benches.e2e noop results --delay 0 --output benches/results/e2e-redis-proxy.json
+	$(BIN)/python -m benches.e2e --broker rabbitmq --minutes 120
+	$(BIN)/python -m pip install --quiet -r benches/requirements.txt
+	$(BIN)/python -m benches.e2e.peers
+	$(BIN)/python -m benches.e2e.plots benches/results/e2e-redis.json benches/results/e2e-rabbitmq.json
 
 .PHONY: clean
 clean: ## Remove what the other targets made

@@ -103,7 +103,8 @@ class Cell:
             self.broker.learn(client, scenario.task, payload, with_eta=scenario.kind == "eta")
         finally:
             client.close()
-        self._counters = self.broker.counters()
+        counters = self.broker.counters()
+        self._opened = counters.connections if counters else 0
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -227,13 +228,13 @@ class Cell:
         }
         if self.bench.proxy:
             sample["proxy_cpu_us"] = (after.proxy - before.proxy) * per_task * 1e6
-        first, last = before.counters, after.counters
-        if first and last and self._counters:
+        first, last, opened = before.counters, after.counters, self.broker.counters()
+        if first and last and opened:
             calls = {name: n - first.by_command[name] for name, n in last.by_command.items()}
             sample.update(
                 commands=(last.commands - first.commands) * per_task,
                 round_trips=(last.reads - first.reads) * per_task,
-                connections=last.connections - self._counters.connections,
+                connections=opened.connections - self._opened,
                 by_command={name: round(n * per_task, 4) for name, n in calls.items() if n},
             )
         return sample

@@ -1,6 +1,6 @@
 """What ran and when: one row per numbered task, in memory that worker and bench share.
 
-A task stamps its row with two writes into a mapped file, under half a microsecond altogether, on
+A task stamps its row with three writes into a mapped file, some 0.2 µs altogether, on
 every pool alike: rows have one writer each, so nothing is locked, counted or sent. The bench reads
 the file without the worker noticing. Times are ``time.monotonic()``, one clock for all processes.
 """

@@ -1,6 +1,7 @@
 """The no-op task in the words of each other worker, chosen by the environment.
 
-``send(count)`` sends it ``count`` times with the worker's own client. Results are off everywhere. Where a worker runs coroutines, the task is one.
+``send(count)`` sends it ``count`` times with the worker's own client. Results are off everywhere.
+Where a worker runs coroutines, the task is one.
 """
 
 from __future__ import annotations

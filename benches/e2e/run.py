@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,8 @@ class Place:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
+    # What was measured is kept, and what was started is ended, however the run is stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     places = [
         Place(limited(scenario, options.tasks), link, pool)
         for scenario in options.scenarios
@@ -168,6 +171,8 @@ def run_all(
     for number in range(total):
         repeat, index = divmod(number, len(places))
         minutes = (time.monotonic() - began) / 60
+        if repeat and not index:
+            kept.write(options.output, result)
         if repeat and not index and minutes * (1 + 1 / repeat) > options.minutes:
             print(f"no time for repeat {repeat + 1}", file=sys.stderr)
             result["repeats"] = repeat

@@ -132,7 +132,7 @@ def _table(rows: list[kept.Row], columns: Sequence[Column]) -> Iterator[list[str
     for row in rows:
         cells = [row.pool, str(row.concurrency)]
         if not row.samples:
-            yield [*cells, "failed"]
+            yield [*cells, "nothing measured"]
             continue
         stock = by_pool.get(stock_of(row.pool))
         for column in shown:
