@@ -128,7 +128,7 @@ class RedisServer:
 
     def counters(self) -> Counters:
         stats = self._ask("INFO", "stats", "commandstats")
-        own = self._own.total()
+        own = sum(self._own.values())
         by_command = Counter(
             {
                 name.removeprefix("cmdstat_"): figures["calls"]
