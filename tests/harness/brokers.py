@@ -238,17 +238,22 @@ class Brokers:
         self._numbers = itertools.count()
         self.started: dict[str, float] = {}
 
-    def space(self, broker: str) -> Space:
-        """Return a fresh space on ``broker`` (``redis`` or ``rabbitmq``)."""
+    @property
+    def redis(self) -> RedisServer:
+        """The Redis of this session."""
         if self._redis is None:
             began = time.monotonic()
             self._redis = RedisServer(self._folder / "redis")
             self.started["redis"] = time.monotonic() - began
+        return self._redis
+
+    def space(self, broker: str) -> Space:
+        """Return a fresh space on ``broker`` (``redis`` or ``rabbitmq``)."""
         if broker == "rabbitmq" and self._rabbit is None:
             began = time.monotonic()
             self._rabbit = RabbitServer(self._folder / "rabbitmq")
             self.started["rabbitmq"] = time.monotonic() - began
-        url = self._redis.new_database()
+        url = self.redis.new_database()
         return Space(
             broker=broker,
             redis_url=url,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-collect_ignore = ["green"]
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than 0.25 s")

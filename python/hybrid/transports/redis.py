@@ -31,6 +31,9 @@ from hybrid.transports.redis_pop import LIMIT, Popped, Popper
 
 logger = get_logger("kombu.transport.redis")
 
+#: Seconds between two looks at what nobody has acknowledged, as kombu has them while it is idle.
+RESTORE_INTERVAL = 10
+
 #: What kombu raises for an entry that is not an envelope, or not one of its own.
 _UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -101,6 +104,7 @@ class _QoS(redis.QoS):  # type: ignore[misc]
         #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
         self.room: Callable[[], int] | None = None
         self._recorded: set[str] = set()
+        self._is_removing = False
         self._acks: Gather[str] | None = None
         self._restores: Gather[tuple[str, bool]] | None = None
         self._hub = hub = hubs.running()
@@ -159,10 +163,15 @@ class _QoS(redis.QoS):  # type: ignore[misc]
         return self._hub is not None and self._hub.can_park()
 
     def _remove(self, delivery_tag: str) -> None:
-        if self._acks is not None and self._can_park():
-            self._acks.submit(delivery_tag)
+        if self._acks is None or not self._can_park() or not self._is_removing:
+            # Alone, it gains nothing from a group, and saves two turns of the hub.
+            self._is_removing = True
+            try:
+                self._remove_from_indices(delivery_tag).execute()
+            finally:
+                self._is_removing = False
         else:
-            self._remove_from_indices(delivery_tag).execute()
+            self._acks.submit(delivery_tag)
 
     def _remove_many(self, tags: list[str]) -> Sequence[Any]:
         with self.pipe_or_acquire() as pipe:
@@ -375,7 +384,9 @@ class _Poller(redis.MultiChannelPoller):  # type: ignore[misc]
         for channel in self._channels:
             if channel.active_queues:
                 now = monotonic()
-                if now - self._restored_at >= (channel.unacked_restore_interval or 1):
+                # An option since kombu 5.7.
+                interval = getattr(channel, "unacked_restore_interval", 0) or RESTORE_INTERVAL
+                if now - self._restored_at >= interval:
                     self._restored_at = now
                     channel.qos._vrestore_count = 0  # kombu's own throttle counts calls
                     super().maybe_restore_messages()

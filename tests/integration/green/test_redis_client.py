@@ -1,0 +1,164 @@
+"""The client that greenlets share does what redis-py's does, for all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import pytest
+import redis
+
+from hybrid.clients.redis import MultiplexedRedis
+from hybrid.hubs.base import Hub
+
+InGreenlets = Callable[..., list[Any]]
+
+
+def connections(plain: redis.Redis) -> int:
+    return int(plain.info("stats")["total_connections_received"])
+
+
+def test_replies_are_redis_pys(client: MultiplexedRedis, plain: redis.Redis) -> None:
+    for name, args in [
+        ("set", ("key", "value")),
+        ("get", ("key",)),
+        ("get", ("missing",)),
+        ("incr", ("count",)),
+        ("hset", ("hash", "field", 1)),
+        ("hgetall", ("hash",)),
+        ("zadd", ("scores", {"a": 1.5})),
+        ("zrange", ("scores", 0, -1, False, True)),
+        ("expire", ("key", 10)),
+        ("exists", ("key", "hash")),
+        ("smembers", ("nobody",)),
+        ("set", ("key", b"\xff\0" * 100_000)),
+        ("get", ("key",)),
+    ]:
+        plain.flushdb()
+        ours = getattr(client, name)(*args)
+        plain.flushdb()
+        assert ours == getattr(plain, name)(*args), name
+
+
+def test_a_thousand_greenlets_use_one_connection(
+    client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    client.ping()
+    before = connections(plain)
+    assert sorted(in_greenlets(lambda _: client.incr("count"), 1000)) == list(range(1, 1001))
+    assert connections(plain) == before
+
+
+def test_commands_of_a_turn_are_one_write(
+    client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    client.ping()
+    before = plain.info("stats")["total_reads_processed"]
+    in_greenlets(lambda number: client.set(f"key{number}", number), 200)
+    # The two `INFO` are reads, too.
+    assert plain.info("stats")["total_reads_processed"] - before <= 5
+
+
+def test_an_error_reaches_its_own_caller(
+    client: MultiplexedRedis, in_greenlets: InGreenlets
+) -> None:
+    client.lpush("list", 1)
+    outcomes = in_greenlets(lambda number: client.incr("list" if number == 1 else "count"), 3)
+    assert isinstance(outcomes[1], redis.ResponseError)
+    assert sorted(outcomes[::2]) == [1, 2]
+
+
+def test_arguments_that_cannot_be_sent_fail_alone(
+    client: MultiplexedRedis, in_greenlets: InGreenlets
+) -> None:
+    outcomes = in_greenlets(lambda number: client.set("key", object() if number == 1 else 1), 3)
+    assert isinstance(outcomes[1], redis.DataError)
+    assert outcomes[::2] == [True, True]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_pipelines_are_kept_together(
+    client: MultiplexedRedis, in_greenlets: InGreenlets, transaction: bool
+) -> None:
+    def run(number: int) -> Any:
+        pipe = client.pipeline(transaction=transaction)
+        return pipe.set("last", number).get("last").lpush("list", number).execute()[:2]
+
+    assert in_greenlets(run, 50) == [[True, str(number).encode()] for number in range(50)]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_an_error_in_a_pipeline_is_redis_pys(
+    client: MultiplexedRedis, plain: redis.Redis, transaction: bool
+) -> None:
+    def run(on: redis.Redis, raises: bool) -> Any:
+        on.lpush("list", 1)
+        pipe = on.pipeline(transaction=transaction).set("key", 1).incr("list").incr("key")
+        return pipe.execute(raise_on_error=raises)
+
+    errors = []
+    for on in (client, plain):
+        with pytest.raises(redis.ResponseError) as caught:
+            run(on, raises=True)
+        errors.append(str(caught.value))
+        ok, error, count = run(on, raises=False)
+        assert (ok, type(error), count) == (True, redis.ResponseError, 2)
+    assert errors[0] == errors[1]
+
+
+def test_a_refused_transaction_runs_nothing(client: MultiplexedRedis) -> None:
+    pipe = client.pipeline()
+    pipe.set("key", 1)
+    pipe.execute_command("NO-SUCH-COMMAND")
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        pipe.execute()
+    assert client.get("key") is None
+    assert client.ping()
+
+
+def test_watched_transactions_and_scripts_work(
+    client: MultiplexedRedis, in_greenlets: InGreenlets
+) -> None:
+    def add_one(pipe: Any) -> None:
+        count = int(pipe.get("count") or 0)
+        pipe.multi()
+        pipe.set("count", count + 1)
+
+    in_greenlets(lambda _: client.transaction(add_one, "count"), 8)
+    assert client.get("count") == b"8"
+    double = client.register_script("return ARGV[1] * 2")
+    assert in_greenlets(lambda number: double(args=[number]), 5) == [0, 2, 4, 6, 8]
+    pipe = client.pipeline()
+    double(args=[21], client=pipe)
+    assert pipe.execute() == [42]
+
+
+def test_a_blocking_command_blocks_nobody_else(
+    client: MultiplexedRedis, in_greenlets: InGreenlets, hub: Hub
+) -> None:
+    def run(number: int) -> Any:
+        if number == 0:
+            return client.blpop(["queue"], timeout=5)
+        hub.sleep(0.05)
+        return client.rpush("queue", "item")
+
+    assert in_greenlets(run, 2) == [(b"queue", b"item"), 1]
+
+
+def test_a_lost_connection_is_an_error_once(
+    client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    client.set("key", 1)
+    [ours] = [entry["id"] for entry in plain.client_list() if entry["id"] != str(plain.client_id())]
+    plain.execute_command("CLIENT", "KILL", "ID", ours)
+    outcomes = in_greenlets(lambda _: client.get("key"), 5)
+    # redis-py retries what it may; nobody waits for ever, and nobody gets another's reply.
+    assert all(got == b"1" or isinstance(got, redis.ConnectionError) for got in outcomes)
+    assert client.get("key") == b"1"
+
+
+def test_a_native_thread_has_a_connection_of_its_own(client: MultiplexedRedis, hub: Hub) -> None:
+    if hub.name != "gevent":
+        pytest.skip("eventlet's sockets cannot be used in a native thread")
+    import gevent
+
+    assert gevent.get_hub().threadpool.apply(client.execute_command, ("PING",)) is True

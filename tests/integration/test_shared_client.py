@@ -1,0 +1,17 @@
+"""Runs the tests in ``green/`` on a real Redis, on each hub in an interpreter patched for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness.brokers import Brokers
+from harness.green import run_green
+
+GREEN = Path(__file__).parent / "green"
+
+
+@pytest.mark.parametrize("path", sorted(GREEN.glob("test_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("hub", ["gevent", "eventlet"])
+def test_the_file_passes_on_the_hub(hub: str, path: Path, brokers: Brokers) -> None:
+    run_green(hub, path, REDIS_URL=brokers.redis.new_database())

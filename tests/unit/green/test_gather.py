@@ -1,0 +1,153 @@
+"""What greenlets want at the same time is done at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable
+
+import pytest
+
+from hybrid.hubs.base import Hub
+from hybrid.hubs.gather import GROUP_LIMIT, Gather
+
+
+class Killed(BaseException):
+    pass
+
+
+def spawn_all(hub: Hub, run: Callable[[int], Any], count: int) -> list[Any]:
+    """Return what ``run(number)`` returns or raises in ``count`` greenlets."""
+    outcomes: list[Any] = [None] * count
+    left = [count]
+
+    def record(number: int) -> None:
+        try:
+            outcomes[number] = run(number)
+        except BaseException as exc:
+            outcomes[number] = exc
+        left[0] -= 1
+
+    for number in range(count):
+        hub.spawn(record, number)
+    while left[0]:
+        hub.sleep(0.001)
+    return outcomes
+
+
+def test_a_turn_makes_a_group_and_each_gets_its_own_outcome(hub: Hub) -> None:
+    groups: list[list[int]] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        groups.append(items)
+        return [item * 10 for item in items]
+
+    gather = Gather(hub, perform)
+    assert spawn_all(hub, gather.submit, 5) == [0, 10, 20, 30, 40]
+    assert groups == [[0, 1, 2, 3, 4]]
+
+
+def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> None:
+    groups: list[int] = []
+
+    def perform(items: list[int]) -> Sequence[None]:
+        groups.append(len(items))
+        hub.sleep(0.02)
+        return [None] * len(items)
+
+    gather = Gather(hub, perform)
+
+    def run(number: int) -> None:
+        hub.sleep(0.001 * number)
+        gather.submit(number)
+
+    spawn_all(hub, run, 10)
+    assert sum(groups) == 10
+    assert len(groups) <= 4
+
+
+def test_a_group_is_bounded(hub: Hub) -> None:
+    groups: list[int] = []
+
+    def perform(items: list[int]) -> Sequence[None]:
+        groups.append(len(items))
+        return [None] * len(items)
+
+    gather = Gather(hub, perform)
+    spawn_all(hub, gather.submit, GROUP_LIMIT + 1)
+    assert groups == [GROUP_LIMIT, 1]
+
+
+def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub) -> None:
+    gather: Gather[int] = Gather(
+        hub, lambda items: [KeyError(item) if item % 2 else item for item in items]
+    )
+    zero, one, two, three = spawn_all(hub, gather.submit, 4)
+    assert (zero, two) == (0, 2)
+    assert [type(error) for error in (one, three)] == [KeyError, KeyError]
+    assert (one.args, three.args) == ((1,), (3,))
+
+
+def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
+    fails = [True]
+
+    def perform(items: list[int]) -> Sequence[int]:
+        if fails.pop():
+            raise ConnectionError("gone")
+        return items
+
+    gather = Gather(hub, perform)
+    errors = spawn_all(hub, gather.submit, 3)
+    assert {str(error) for error in errors} == {"gone"}
+    assert len({id(error) for error in errors}) == 3
+    fails.append(False)
+    assert gather.submit(7) == 7
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
+    done: list[int] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        hub.sleep(0.02)
+        done.extend(items)
+        return items
+
+    gather = Gather(hub, perform)
+    greenlets: list[Any] = []
+
+    def run(number: int) -> Any:
+        greenlets.append(hub.current())
+        if number < times:
+            try:
+                gather.submit(number)
+            except Killed:
+                # It waits for something else now, and nobody may wake it from that.
+                began = hub.current()
+                hub.sleep(0.05)
+                return began is hub.current()
+        return gather.submit(number)
+
+    def kill() -> None:
+        for greenlet in greenlets[:times]:
+            greenlet.throw(Killed)
+
+    hub.call_later(0.005, kill)
+    assert spawn_all(hub, run, 5) == [True] * times + list(range(times, 5))
+    assert sorted(done) == list(range(5))
+
+
+def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
+    def perform(items: list[int]) -> Sequence[int]:
+        hub.sleep(0.02)
+        return items
+
+    gather = Gather(hub, perform)
+    me = hub.current()
+    hub.call_later(0.005, me.switch)
+    assert gather.submit(3) == 3
+
+
+def test_performing_may_submit_to_another(hub: Hub) -> None:
+    inner = Gather(hub, lambda items: [item + 1 for item in items])
+    outer = Gather(hub, lambda items: [inner.submit(item) for item in items])
+    assert spawn_all(hub, outer.submit, 3) == [1, 2, 3]
