@@ -1,8 +1,7 @@
 """Gathers what many greenlets want done at the same time, so that it is done at once.
 
-A group is whatever has been submitted by the end of the hub's turn, or while the group before it
-was being performed: under load groups are large, on an idle worker a group is one, and nothing
-waits for a group to fill.
+A group is whatever has been submitted while the group before it was being performed: under load
+groups are large, on an idle worker a group is one, and nothing waits for a group to fill.
 """
 
 from __future__ import annotations
@@ -33,8 +32,9 @@ class _Entry(Generic[Item]):
 class Gather(Generic[Item]):
     """One kind of work that is done in groups, in the order of submission.
 
-    Belongs to the hub's thread. A greenlet of its own performs the groups, so a submitter that
-    is killed while it waits breaks no group.
+    Belongs to the hub's thread. Whoever comes first does its own item at once; what has come
+    meanwhile is done by a greenlet of its own, so that nobody is killed while it does the work of
+    others.
 
     Args:
         hub: The hub that the submitters run on.
@@ -55,11 +55,10 @@ class Gather(Generic[Item]):
         Raises:
             Exception: The outcome, if it is an exception.
         """
+        if not self._is_serving:
+            return self._do_alone(item)
         entry = _Entry(item, self._hub.current())
         self._waiting.append(entry)
-        if not self._is_serving:
-            self._is_serving = True
-            self._hub.spawn(self._serve)
         try:
             while not entry.is_done:
                 self._hub.park()
@@ -68,6 +67,19 @@ class Gather(Generic[Item]):
         if isinstance(entry.outcome, BaseException):
             raise entry.outcome
         return entry.outcome
+
+    def _do_alone(self, item: Item) -> Any:
+        self._is_serving = True
+        try:
+            [outcome] = self._perform([item])
+        finally:
+            if self._waiting:
+                self._hub.spawn(self._serve)
+            else:
+                self._is_serving = False
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     def _serve(self) -> None:
         """Perform groups until nobody waits."""

@@ -34,16 +34,30 @@ def spawn_all(hub: Hub, run: Callable[[int], Any], count: int) -> list[Any]:
     return outcomes
 
 
-def test_a_turn_makes_a_group_and_each_gets_its_own_outcome(hub: Hub) -> None:
+def test_one_goes_at_once_and_the_others_are_a_group(hub: Hub) -> None:
     groups: list[list[int]] = []
 
     def perform(items: list[int]) -> Sequence[int]:
         groups.append(items)
+        hub.sleep(0.01)
         return [item * 10 for item in items]
 
     gather = Gather(hub, perform)
     assert spawn_all(hub, gather.submit, 5) == [0, 10, 20, 30, 40]
-    assert groups == [[0, 1, 2, 3, 4]]
+    assert groups == [[0], [1, 2, 3, 4]]
+
+
+def test_without_company_nobody_waits(hub: Hub) -> None:
+    me = hub.current()
+    performed_by: list[Any] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        performed_by.append(hub.current())
+        return items
+
+    gather = Gather(hub, perform)
+    assert [gather.submit(number) for number in range(3)] == [0, 1, 2]
+    assert performed_by == [me] * 3
 
 
 def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> None:
@@ -70,17 +84,20 @@ def test_a_group_is_bounded(hub: Hub) -> None:
 
     def perform(items: list[int]) -> Sequence[None]:
         groups.append(len(items))
+        hub.sleep(0.01)
         return [None] * len(items)
 
     gather = Gather(hub, perform)
-    spawn_all(hub, gather.submit, GROUP_LIMIT + 1)
-    assert groups == [GROUP_LIMIT, 1]
+    spawn_all(hub, gather.submit, GROUP_LIMIT + 2)
+    assert groups == [1, GROUP_LIMIT, 1]
 
 
 def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub) -> None:
-    gather: Gather[int] = Gather(
-        hub, lambda items: [KeyError(item) if item % 2 else item for item in items]
-    )
+    def perform(items: list[int]) -> Sequence[Any]:
+        hub.sleep(0.01)
+        return [KeyError(item) if item % 2 else item for item in items]
+
+    gather = Gather(hub, perform)
     zero, one, two, three = spawn_all(hub, gather.submit, 4)
     assert (zero, two) == (0, 2)
     assert [type(error) for error in (one, three)] == [KeyError, KeyError]
@@ -88,18 +105,18 @@ def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub)
 
 
 def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
-    fails = [True]
+    fails = [False, True, True]
 
     def perform(items: list[int]) -> Sequence[int]:
+        hub.sleep(0.01)
         if fails.pop():
             raise ConnectionError("gone")
         return items
 
     gather = Gather(hub, perform)
-    errors = spawn_all(hub, gather.submit, 3)
-    assert {str(error) for error in errors} == {"gone"}
-    assert len({id(error) for error in errors}) == 3
-    fails.append(False)
+    errors = spawn_all(hub, gather.submit, 4)
+    assert [str(error) for error in errors] == ["gone"] * 4
+    assert len({id(error) for error in errors}) == 4
     assert gather.submit(7) == 7
 
 
@@ -113,6 +130,7 @@ def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
         return items
 
     gather = Gather(hub, perform)
+    hub.spawn(gather.submit, 99)  # what the others wait for
     greenlets: list[Any] = []
 
     def run(number: int) -> Any:
@@ -133,7 +151,25 @@ def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
 
     hub.call_later(0.005, kill)
     assert spawn_all(hub, run, 5) == [True] * times + list(range(times, 5))
-    assert sorted(done) == list(range(5))
+    assert sorted(done) == [*range(5), 99]
+
+
+def test_one_that_is_killed_at_work_leaves_the_others_theirs(hub: Hub) -> None:
+    def perform(items: list[int]) -> Sequence[int]:
+        hub.sleep(0.02)
+        return items
+
+    gather = Gather(hub, perform)
+    first: list[Any] = []
+
+    def run(number: int) -> Any:
+        first.append(hub.current())
+        return gather.submit(number)
+
+    hub.call_later(0.005, lambda: first[0].throw(Killed))
+    killed, *others = spawn_all(hub, run, 4)
+    assert isinstance(killed, Killed)
+    assert others == [1, 2, 3]
 
 
 def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
@@ -142,6 +178,8 @@ def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
         return items
 
     gather = Gather(hub, perform)
+    hub.spawn(gather.submit, 0)
+    hub.sleep(0)
     me = hub.current()
     hub.call_later(0.005, me.switch)
     assert gather.submit(3) == 3
