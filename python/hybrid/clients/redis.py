@@ -10,6 +10,7 @@ Whatever needs a connection to itself has one from the pool, as in redis-py: blo
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -19,6 +20,8 @@ from redis.client import Pipeline
 
 from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import Gather
+
+logger = logging.getLogger("kombu.transport.redis")
 
 #: Commands that wait in the server, or change what the connection is used for.
 # fmt: off
@@ -36,11 +39,14 @@ Command = tuple[tuple[Any, ...], dict[str, Any]]
 class _Call:
     """Commands whose replies belong together, and what has come of them."""
 
-    __slots__ = ("commands", "is_transaction", "outcome")
+    __slots__ = ("commands", "is_posted", "is_transaction", "outcome")
 
-    def __init__(self, commands: list[Command], is_transaction: bool) -> None:
+    def __init__(
+        self, commands: list[Command], is_transaction: bool, is_posted: bool = False
+    ) -> None:
         self.commands = commands
         self.is_transaction = is_transaction
+        self.is_posted = is_posted
         #: One reply per command, or what is raised instead; ``None`` until it is known.
         self.outcome: list[Any] | BaseException | None = None
 
@@ -87,6 +93,13 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             raise outcome[0]
         return outcome
 
+    def post(self, commands: list[Command]) -> None:
+        """Execute ``commands`` before whatever is executed after this, without waiting for them.
+
+        Replies are dropped, and errors logged.
+        """
+        self._gather.post(_Call(commands, False, is_posted=True))
+
     def close(self) -> None:
         """Give the connection back."""
         shared, self._shared = self._shared, None
@@ -116,6 +129,9 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         if getattr(connection, "_re_auth_token", None) is not None:
             # redis-py does this when a connection goes back to its pool: this one never does.
             connection.re_auth()
+        for call in calls:
+            if call.is_posted:
+                _log_errors(call)
         return [call.outcome for call in calls]
 
     def _exchange(self, connection: Any, calls: list[_Call]) -> None:
@@ -223,6 +239,13 @@ def shared(
         client = _shared[key] = make(hub=hub, connection_pool=pool)
         weakref.finalize(client, pool.disconnect)
     return client
+
+
+def _log_errors(call: _Call) -> None:
+    outcomes = call.outcome if isinstance(call.outcome, list) else [call.outcome]
+    for (args, _), outcome in zip(call.commands, outcomes):
+        if isinstance(outcome, BaseException):
+            logger.error("Redis did not execute %s: %r", args[0], outcome)
 
 
 def _get_connection(pool: Any) -> Any:

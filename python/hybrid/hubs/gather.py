@@ -22,9 +22,9 @@ GROUP_LIMIT = 1024
 class _Entry(Generic[Item]):
     __slots__ = ("greenlet", "is_done", "item", "outcome")
 
-    def __init__(self, item: Item, greenlet: Greenlet) -> None:
+    def __init__(self, item: Item, greenlet: Greenlet | None) -> None:
         self.item = item
-        self.greenlet: Greenlet | None = greenlet
+        self.greenlet = greenlet
         self.outcome: Any = None
         self.is_done = False
 
@@ -67,6 +67,15 @@ class Gather(Generic[Item]):
         if isinstance(entry.outcome, BaseException):
             raise entry.outcome
         return entry.outcome
+
+    def post(self, item: Item) -> None:
+        """Have ``item`` done without waiting for it: after this turn of the hub, so that what is
+        submitted in this turn goes with it. Nobody gets the outcome.
+        """
+        self._waiting.append(_Entry(item, None))
+        if not self._is_serving:
+            self._is_serving = True
+            self._hub.call_soon(self._hub.spawn, self._serve)
 
     def _do_alone(self, item: Item) -> Any:
         self._is_serving = True

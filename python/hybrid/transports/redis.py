@@ -20,6 +20,7 @@ from typing import Any, Callable
 
 from kombu.log import get_logger
 from kombu.transport import redis, virtual
+from kombu.utils.json import dumps
 from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
 from redis.exceptions import ResponseError
 
@@ -131,8 +132,22 @@ class _QoS(redis.QoS):  # type: ignore[misc]
         if delivery_tag in self._recorded:
             self._recorded.discard(delivery_tag)
             virtual.QoS.append(self, message, delivery_tag)
-        else:
+            return
+        client = self.channel._create_client()
+        if type(client) is not MultiplexedRedis or not self._can_park():
             super().append(message, delivery_tag)
+            return
+        # It is out of its queue already. The record goes ahead of the acknowledgement that a task
+        # starts with, in the same write.
+        info = message.delivery_info
+        record = dumps([message._raw, info["exchange"], info["routing_key"]])
+        client.post(
+            [
+                (("ZADD", self.unacked_index_key, time(), delivery_tag), {}),
+                (("HSET", self.unacked_key, delivery_tag, record), {}),
+            ]
+        )
+        virtual.QoS.append(self, message, delivery_tag)
 
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""

@@ -156,6 +156,14 @@ def test_a_lost_connection_is_an_error_once(
     assert client.get("key") == b"1"
 
 
+def test_what_is_posted_is_executed_before_what_comes_later(
+    client: MultiplexedRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.post([(("SET", "key", 1), {}), (("LPUSH", "key", 1), {})])
+    assert client.get("key") == b"1"
+    assert "Redis did not execute LPUSH: " in caplog.text
+
+
 def test_a_native_thread_has_a_connection_of_its_own(client: MultiplexedRedis, hub: Hub) -> None:
     if hub.name != "gevent":
         pytest.skip("eventlet's sockets cannot be used in a native thread")

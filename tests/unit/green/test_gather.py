@@ -189,3 +189,17 @@ def test_performing_may_submit_to_another(hub: Hub) -> None:
     inner = Gather(hub, lambda items: [item + 1 for item in items])
     outer = Gather(hub, lambda items: [inner.submit(item) for item in items])
     assert spawn_all(hub, outer.submit, 3) == [1, 2, 3]
+
+
+def test_what_is_posted_goes_first_with_what_is_submitted_in_its_turn(hub: Hub) -> None:
+    groups: list[list[int]] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        groups.append(items)
+        return items
+
+    gather = Gather(hub, perform)
+    gather.post(1)
+    assert groups == []
+    assert gather.submit(2) == 2
+    assert groups == [[1, 2]]
