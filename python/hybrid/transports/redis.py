@@ -427,12 +427,13 @@ class Transport(redis.Transport):  # type: ignore[misc]
         Raises:
             TimeoutError: Nothing has come.
         """
+        # kombu does this only where no socket has anything to say, and never while it is full.
+        self.cycle.maybe_restore_messages()
         channels = tuple(self.cycle._channels)
         got = [channel.pop_many() for channel in channels]
         if not any(got):
             super().drain_events(connection, timeout)
             return
-        self.cycle.maybe_restore_messages()
         now = monotonic()
         if now - self._listened_at >= self.LISTEN_EVERY:
             self._listened_at = now

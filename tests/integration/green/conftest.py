@@ -33,7 +33,7 @@ def plain() -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def client(hub: Hub, plain: redis.Redis) -> Iterator[MultiplexedRedis]:
-    pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"])
+    pool = redis.ConnectionPool.from_url(os.environ["REDIS_URL"], client_name="multiplexed")
     multiplexed = MultiplexedRedis(hub=hub, connection_pool=pool)
     yield multiplexed
     multiplexed.close()

@@ -148,7 +148,12 @@ def test_a_lost_connection_is_an_error_once(
     client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
 ) -> None:
     client.set("key", 1)
-    [ours] = [entry["id"] for entry in plain.client_list() if entry["id"] != str(plain.client_id())]
+    database = str(plain.connection_pool.connection_kwargs["db"])
+    [ours] = [
+        entry["id"]
+        for entry in plain.client_list()
+        if (entry["name"], entry["db"]) == ("multiplexed", database)
+    ]
     plain.execute_command("CLIENT", "KILL", "ID", ours)
     outcomes = in_greenlets(lambda _: client.get("key"), 5)
     # redis-py retries what it may; nobody waits for ever, and nobody gets another's reply.
