@@ -6,7 +6,9 @@ a worker on another pool in the same process is left alone.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from typing import Any, Callable
 from weakref import WeakSet
 
@@ -120,9 +122,24 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
                 # its connection. There it also keeps the consumer from taking more tasks, as
                 # under prefork.
                 worker.pool.hold()
-                worker.consumer.call_soon(handler, *args)
+                worker.consumer.call_soon(_say_and_do, handler, *args)
             else:
                 hub = worker.pool.hub
-                hub.call_soon_threadsafe(hub.spawn, handler, *args)
+                hub.call_soon_threadsafe(hub.spawn, _say_and_do, handler, *args)
 
         return run_in_greenlet
+
+
+def _say_and_do(handler: Callable[..., object], *args: Any) -> None:
+    """Run one of Celery's handlers, which first say on the terminal what they are going to do."""
+    try:
+        handler(*args)
+    except OSError:
+        # The terminal is gone, and with it the handler's first line: the worker has to end
+        # all the same.
+        with open(os.devnull, "w") as nowhere:
+            sys.__stdout__, terminal = nowhere, sys.__stdout__  # type: ignore[misc]
+            try:
+                handler(*args)
+            finally:
+                sys.__stdout__ = terminal  # type: ignore[misc]
