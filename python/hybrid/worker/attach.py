@@ -6,7 +6,6 @@ a worker on another pool in the same process is left alone.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import Any, Callable
@@ -135,11 +134,10 @@ def _say_and_do(handler: Callable[..., object], *args: Any) -> None:
     try:
         handler(*args)
     except OSError:
-        # The terminal is gone, and with it the handler's first line: the worker has to end
-        # all the same.
-        with open(os.devnull, "w") as nowhere:
-            sys.__stdout__, terminal = nowhere, sys.__stdout__  # type: ignore[misc]
-            try:
-                handler(*args)
-            finally:
-                sys.__stdout__ = terminal  # type: ignore[misc]
+        # eventlet cannot write to what is no terminal any more, /dev/null for one. The worker has
+        # to end all the same.
+        sys.__stdout__, terminal = None, sys.__stdout__  # type: ignore[misc]
+        try:
+            handler(*args)
+        finally:
+            sys.__stdout__ = terminal  # type: ignore[misc]
