@@ -33,7 +33,7 @@ $(DIST)/.wheel: $(RUST_SOURCES) $(PYTHON_SOURCES) pyproject.toml README.md | $(B
 
 $(VENV)/.demo: $(DIST)/.wheel
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(DIST)/*.whl
-	$(BIN)/python -m pip install --quiet '$(CELERY)' gevent redis -r examples/feed_crawler/requirements.txt
+	$(BIN)/python -m pip install --quiet '$(CELERY)' gevent redis hiredis -r examples/feed_crawler/requirements.txt
 	touch $@
 
 $(VENV)/.test: $(DIST)/.wheel pyproject.toml

@@ -104,7 +104,8 @@ def test_an_ignored_result_is_not_stored(client: Celery, journal: Journal, tag: 
     by_message = client.signature("note", (tag, "run", 5)).apply_async(ignore_result=True)
     journal.wait_for(tag, "run", times=2)
     assert client.signature("add", (1, 1)).delay().get(timeout=15) == 2
-    assert by_task.state == states.PENDING
+    if CELERY != (5, 6):  # which takes the word of a client that does not know the task
+        assert by_task.state == states.PENDING
     if CELERY >= (5, 7):  # Older releases overlook what the message says.
         assert by_message.state == states.PENDING
 
