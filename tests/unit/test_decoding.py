@@ -598,6 +598,7 @@ class Pool:
     def apply_async(self, target: Any, args: Any, **options: Any) -> Any:
         options["accept_callback"](1, time.monotonic())
         options["callback"](target(*args))
+        return self  # what a weak reference is made to
 
 
 def consumer_of(requests: list[Any], later: list[Any]) -> Any:
@@ -634,20 +635,21 @@ def tasks_app(seen: list[Any], **conf: Any) -> Celery:
     return proj
 
 
-def run(strategy: Any, message_class: type, payload: Any) -> Any:
-    """All that is visible of one message handled by ``strategy``."""
+def run(start: Any, message_class: type, payload: Any) -> Any:
+    """All that is visible of one message handled by the strategy that ``start`` makes."""
     seen: list[Any] = []
     requests: list[Any] = []
     later: list[Any] = []
     proj = tasks_app(seen, accept_content=["json", "pickle"])
     task = proj.tasks["proj.add"]
-    handler = strategy(task, proj, consumer_of(requests, later))
+    handler = start(task, proj, consumer_of(requests, later))
     message = message_class(payload, channel=_channel)
     message.accept = {"application/json", "application/x-python-serialize"}
     body = None if "task" in message.headers else message.payload
 
     def handle() -> Any:
-        handler(message, body, lambda *_: seen.append("ack"), lambda *_: seen.append("reject"), [])
+        if not (isinstance(handler, strategy.Strategy) and handler.receive(message, [])):
+            handler(message, body, lambda *_: None, lambda *_: seen.append("reject"), [])
         [request] = requests or [entry[2][0] for entry in later]
         before = exact([request.args, request.kwargs, request.argsrepr, request.kwargsrepr])
         context = request._context
@@ -665,17 +667,13 @@ def run(strategy: Any, message_class: type, payload: Any) -> Any:
             request.kwargs,
             request.info()["args"],
             request.request_dict,
-            message.payload,
+            message.payload[2] if body is None else message.payload,
+            request.acknowledged,
         ]
         for entry in (shown[0], after[3]):
             entry.pop("time_start", None)
             entry.pop("properties", None)
-        return (
-            before,
-            repr(shown),
-            repr(after),
-            request.args is message.payload[0] if body is None else None,
-        )
+        return before, repr(shown), repr(after)
 
     proj.set_current()  # the tracer asks for it, as in a worker
     return outcome(handle), seen

@@ -123,15 +123,14 @@ class Request(celery_request.Request):  # type: ignore[misc]
         task = self._task
         job = self._apply_async(
             self._trace,
-            (self._type, self.id, self._request_dict, self._body, None, None),
-            None,
-            self.on_success,
-            self.on_accepted,
-            hard or task.time_limit,
-            self.on_timeout,
-            soft or task.soft_time_limit,
-            self.on_failure,
-            self.id,
+            args=(self._type, self.id, self._request_dict, self._body, None, None),
+            accept_callback=self.on_accepted,
+            timeout_callback=self.on_timeout,
+            callback=self.on_success,
+            error_callback=self.on_failure,
+            soft_timeout=soft or task.soft_time_limit,
+            timeout=hard or task.time_limit,
+            correlation_id=self.id,
         )
         self._apply_result = ref(job)
         return job

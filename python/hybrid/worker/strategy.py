@@ -111,7 +111,12 @@ class Strategy:
         ):
             return False
         payload = message.payload
-        if type(payload) is not list or len(payload) != 3 or type(payload[1]) is not dict:
+        if not (
+            type(payload) is list
+            and len(payload) == 3
+            and type(payload[0]) is list
+            and type(payload[1]) is dict
+        ):
             return False
         request = self._request(message, self._eventer)
         if self._logs:
