@@ -11,7 +11,6 @@ logged and dropped, and costs nobody else anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from queue import Empty
 from time import monotonic, time
@@ -20,15 +19,14 @@ from typing import Any, Callable
 
 from kombu.log import get_logger
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
 from redis.exceptions import ResponseError
 
 from hybrid import hubs
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
-from hybrid.hubs.gather import Gather
 from hybrid.transports.message import Message, decode_envelope
-from hybrid.transports.redis_pop import LIMIT, Popped, Popper
+from hybrid.transports.redis_pop import Popped, Popper
+from hybrid.transports.redis_qos import QoS
 
 logger = get_logger("kombu.transport.redis")
 
@@ -97,119 +95,11 @@ class _Message(Message):
             raise _NotAMessageError from None
 
 
-class _QoS(redis.QoS):  # type: ignore[misc]
-    """kombu's record of the messages in flight, written for many messages at a time."""
-
-    def __init__(self, channel: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(channel, *args, **kwargs)
-        #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
-        self.room: Callable[[], int] | None = None
-        self._recorded: set[str] = set()
-        self._is_removing = False
-        self._acks: Gather[str] | None = None
-        self._restores: Gather[tuple[str, bool]] | None = None
-        self._hub = hub = hubs.running()
-        if hub is not None:
-            self._acks = Gather(hub, self._remove_many)
-            self._restores = Gather(hub, self._restore_many)
-
-    def capacity(self) -> int:
-        """Return how many messages may be taken now."""
-        if not self.can_consume():
-            return 0
-        limit = LIMIT
-        by_prefetch: int | None = self.can_consume_max_estimate()
-        if by_prefetch is not None:
-            limit = min(limit, by_prefetch)
-        return limit if self.room is None else min(limit, self.room())
-
-    def expect(self, delivery_tag: str) -> None:
-        """Take note that Redis has the record of a message that :meth:`append` will be told of."""
-        self._recorded.add(delivery_tag)
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Record a message as unacknowledged."""
-        if delivery_tag in self._recorded:
-            self._recorded.discard(delivery_tag)
-            virtual.QoS.append(self, message, delivery_tag)
-            return
-        client = self.channel._create_client()
-        if type(client) is not MultiplexedRedis or not self._can_park():
-            super().append(message, delivery_tag)
-            return
-        # It is out of its queue already. The record goes ahead of the acknowledgement that a task
-        # starts with, in the same write.
-        info = message.delivery_info
-        record = dumps([message._raw, info["exchange"], info["routing_key"]])
-        client.post(
-            [
-                (("ZADD", self.unacked_index_key, time(), delivery_tag), {}),
-                (("HSET", self.unacked_key, delivery_tag, record), {}),
-            ]
-        )
-        virtual.QoS.append(self, message, delivery_tag)
-
-    def unrecord(self, delivery_tag: str) -> None:
-        """Remove the record of what turned out to be no message."""
-        self._recorded.discard(delivery_tag)
-        self._remove(delivery_tag)
-
-    def ack(self, delivery_tag: str) -> None:
-        """Acknowledge one message."""
-        self._remove(delivery_tag)
-        self._quick_ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Reject one message."""
-        if requeue:
-            self.restore_by_tag(delivery_tag, leftmost=True)
-        else:
-            self._remove(delivery_tag)
-        self._quick_ack(delivery_tag)
-
-    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
-        """Put one message back into its queue."""
-        if self._restores is not None and client is None and self._can_park():
-            self._restores.submit((tag, leftmost))
-        else:
-            super().restore_by_tag(tag, client, leftmost)
-
-    def _can_park(self) -> bool:
-        return self._hub is not None and self._hub.can_park()
-
-    def _remove(self, delivery_tag: str) -> None:
-        if self._acks is None or not self._can_park() or not self._is_removing:
-            # Alone, it gains nothing from a group, and saves two turns of the hub.
-            self._is_removing = True
-            try:
-                self._remove_from_indices(delivery_tag).execute()
-            finally:
-                self._is_removing = False
-        else:
-            self._acks.submit(delivery_tag)
-
-    def _remove_many(self, tags: list[str]) -> Sequence[Any]:
-        with self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
-        return [None] * len(tags)
-
-    def _restore_many(self, orders: list[tuple[str, bool]]) -> Sequence[Any]:
-        # One after another: each watches the record in a transaction on a connection of its own.
-        outcomes: list[Any] = []
-        for tag, leftmost in orders:
-            try:
-                super().restore_by_tag(tag, leftmost=leftmost)
-                outcomes.append(None)
-            except Exception as exc:
-                outcomes.append(exc)
-        return outcomes
-
-
 class Channel(redis.Channel):  # type: ignore[misc]
     """kombu's channel: keys, bindings, publish/subscribe and options are its own."""
 
     Message = _Message
-    QoS = _QoS
+    QoS = QoS
 
     _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
@@ -333,7 +223,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             pass
         else:
             self.connection._deliver(envelope, queue)
-        if entry.tag in qos._recorded:  # it was dropped, or has another tag than it seemed
+        if qos.still_expects(entry.tag):  # it was dropped, or has another tag than it seemed
             qos.unrecord(entry.tag)
 
     def start_popping(self) -> None:
