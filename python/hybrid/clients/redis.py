@@ -11,6 +11,7 @@ Whatever needs a connection to itself has one from the pool, as in redis-py: blo
 from __future__ import annotations
 
 import logging
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any, Callable
@@ -19,7 +20,7 @@ import redis
 from redis.client import Pipeline
 
 from hybrid.hubs.base import Hub
-from hybrid.hubs.gather import Gather
+from hybrid.hubs.gather import Gather, copied
 
 logger = logging.getLogger("kombu.transport.redis")
 
@@ -111,7 +112,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def _perform(self, calls: list[_Call]) -> Sequence[Any]:
         connection = self._shared
-        if connection is None:
+        if connection is None or connection.pid != os.getpid():  # a fork has its parent's
             connection = self._shared = _get_connection(self.connection_pool)
 
         try:
@@ -122,7 +123,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             connection.disconnect()
             for call in calls:
                 if call.outcome is None:
-                    call.outcome = exc.__class__(*exc.args)
+                    call.outcome = copied(exc)
         except BaseException:
             connection.disconnect()  # half a reply may be left in it
             raise

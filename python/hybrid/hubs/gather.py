@@ -108,7 +108,7 @@ class Gather(Generic[Item]):
         except BaseException as exc:
             for entry in group:
                 # One instance raised in many greenlets would collect all their tracebacks.
-                entry.outcome = _copied(exc)
+                entry.outcome = copied(exc)
             if not isinstance(exc, Exception):
                 raise
         finally:
@@ -121,7 +121,8 @@ class Gather(Generic[Item]):
                 entry.greenlet.switch()
 
 
-def _copied(exc: BaseException) -> BaseException:
+def copied(exc: BaseException) -> BaseException:
+    """Return an exception like ``exc`` for another greenlet to raise."""
     try:
         return copy.copy(exc).with_traceback(None)
     except Exception:  # an exception that its own arguments do not make

@@ -80,6 +80,8 @@ return popped
 
 #: Messages taken at once, at most: what the script passes to one command has to fit Lua's stack.
 LIMIT = 256
+#: Bytes taken at once, roughly: the script holds several copies of them, and blocks the server.
+BYTES = 2**20
 
 
 class Popped(NamedTuple):
@@ -99,6 +101,7 @@ class Popper:
     def __init__(self, client: Any) -> None:
         self._client = client
         self._script = client.register_script(_POP)
+        self._size = 1  # bytes per message, last time
 
     def pop(
         self,
@@ -110,7 +113,7 @@ class Popper:
         limit: int,
         fair: bool,
     ) -> list[Popped]:
-        """Take up to ``limit`` messages, :data:`LIMIT` at most.
+        """Take up to ``limit`` messages, :data:`LIMIT` at most, and fewer of large ones.
 
         Args:
             unacked: The names of the hash and of the sorted set with the messages in flight.
@@ -124,13 +127,15 @@ class Popper:
         Raises:
             redis.RedisError: The script is refused, or the connection failed.
         """
+        limit = min(limit, LIMIT, max(BYTES // self._size, 1))
         reply = self._script(
-            keys=[*unacked, *lists],
-            args=[now, min(limit, LIMIT), width, int(fair)],
-            client=self._client,
+            keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self._client
         )
         parts = iter(reply)
-        return [
+        popped = [
             Popped(queue, None if tag is None else tag.decode(), entry)
             for queue, tag, entry in zip(parts, parts, parts)
         ]
+        if popped:
+            self._size = max(sum(len(taken.entry) for taken in popped) // len(popped), 1)
+        return popped

@@ -135,3 +135,9 @@ def test_no_more_than_the_limit_are_taken(popper: Popper, plain: redis.Redis) ->
     assert len(pop(popper, "jobs", limit=10_000)) == LIMIT
     assert plain.llen("jobs") == 5
     assert plain.hlen("unacked") == LIMIT
+
+
+def test_fewer_large_messages_are_taken_at_once(popper: Popper, plain: redis.Redis) -> None:
+    plain.lpush("jobs", *[b"x" * 300_000] * 10)
+    first = len(pop(popper, "jobs", limit=2))
+    assert [first, len(pop(popper, "jobs")), len(pop(popper, "jobs"))] == [2, 3, 3]
