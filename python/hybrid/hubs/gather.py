@@ -32,9 +32,9 @@ class _Entry(Generic[Item]):
 class Gather(Generic[Item]):
     """One kind of work that is done in groups, in the order of submission.
 
-    Belongs to the hub's thread. Whoever comes first does its own item at once; what has come
-    meanwhile is done by a greenlet of its own, so that nobody is killed while it does the work of
-    others.
+    Belongs to the hub's thread. The first in a turn of the hub does its own item at once; what
+    comes after it is done by a greenlet of its own, so that nobody is killed while it does the
+    work of others.
 
     Args:
         hub: The hub that the submitters run on.
@@ -48,6 +48,7 @@ class Gather(Generic[Item]):
         self._perform = perform
         self._waiting: deque[_Entry[Item]] = deque()
         self._is_serving = False
+        self._is_first = True
 
     def submit(self, item: Item) -> Any:
         """Have ``item`` done, and return its outcome. Blocks the calling greenlet.
@@ -55,10 +56,11 @@ class Gather(Generic[Item]):
         Raises:
             Exception: The outcome, if it is an exception.
         """
-        if not self._is_serving:
+        if self._is_first and not self._is_serving:
             return self._do_alone(item)
         entry = _Entry(item, self._hub.current())
         self._waiting.append(entry)
+        self._start_serving()
         try:
             while not entry.is_done:
                 self._hub.park()
@@ -77,18 +79,28 @@ class Gather(Generic[Item]):
             self._is_serving = True
             self._hub.call_soon(self._hub.spawn, self._serve)
 
+    def _start_serving(self) -> None:
+        if not self._is_serving:
+            self._is_serving = True
+            self._hub.spawn(self._serve)
+
     def _do_alone(self, item: Item) -> Any:
         self._is_serving = True
+        # It may never give way to others: the server's answer may be there before one looks.
+        self._is_first = False
+        self._hub.call_soon(self._begin_turn)
         try:
             [outcome] = self._perform([item])
         finally:
+            self._is_serving = False
             if self._waiting:
-                self._hub.spawn(self._serve)
-            else:
-                self._is_serving = False
+                self._start_serving()
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
+
+    def _begin_turn(self) -> None:
+        self._is_first = True
 
     def _serve(self) -> None:
         """Perform groups until nobody waits."""

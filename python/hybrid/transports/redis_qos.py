@@ -23,7 +23,6 @@ class QoS(redis.QoS):  # type: ignore[misc]
         #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
         self.room: Callable[[], int] | None = None
         self._recorded: set[str] = set()
-        self._is_removing = False
         self._acks: Gather[str] | None = None
         self._restores: Gather[tuple[str, bool]] | None = None
         self._hub = hub = hubs.running()
@@ -100,15 +99,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
         return self._hub is not None and self._hub.can_park()
 
     def _remove(self, delivery_tag: str) -> None:
-        if self._acks is None or not self._can_park() or not self._is_removing:
-            # Alone, it gains nothing from a group, and saves two turns of the hub.
-            self._is_removing = True
-            try:
-                self._remove_from_indices(delivery_tag).execute()
-            finally:
-                self._is_removing = False
-        else:
+        if self._acks is not None and self._can_park():
             self._acks.submit(delivery_tag)
+        else:
+            self._remove_from_indices(delivery_tag).execute()
 
     def _remove_many(self, tags: list[str]) -> Sequence[Any]:
         with self.pipe_or_acquire() as pipe:

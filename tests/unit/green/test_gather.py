@@ -56,8 +56,22 @@ def test_without_company_nobody_waits(hub: Hub) -> None:
         return items
 
     gather = Gather(hub, perform)
-    assert [gather.submit(number) for number in range(3)] == [0, 1, 2]
+    for number in range(3):
+        assert gather.submit(number) == number
+        hub.sleep(0.001)
     assert performed_by == [me] * 3
+
+
+def test_only_the_first_of_a_turn_goes_at_once(hub: Hub) -> None:
+    groups: list[int] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        groups.append(len(items))  # without ever giving way to others
+        return items
+
+    gather = Gather(hub, perform)
+    spawn_all(hub, gather.submit, 10)
+    assert groups == [1, 9]
 
 
 def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> None:
