@@ -60,6 +60,8 @@ class _Flusher:
                     group, buffer[:GROUP_LIMIT] = buffer[:GROUP_LIMIT], []
                     dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
         except Exception:
-            logger.exception("Events of tasks were not sent")
+            # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
+            if dispatcher.enabled:
+                logger.exception("Events of tasks were not sent")
         finally:
             self._is_flushing = False
