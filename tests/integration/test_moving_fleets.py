@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness.journal import Journal
 from harness.waiting import eventually
-from harness.worker import StartWorker, Worker
+from harness.worker import CELERY, StartWorker, Worker
 
 TASKS = 300
 
@@ -59,8 +59,10 @@ def test_a_worker_is_swapped_for_the_other_kind_in_mid_run(
         return [n for n in range(TASKS) if not journal.entries(f"nap{n}", "woke")]
 
     eventually(lambda: not missing(), "all to run", within=60)
-    for number in range(TASKS):
-        assert len(journal.entries(f"nap{number}", "woke")) == 1
+    # A stock worker before 5.7 may end with acknowledgements that it has put off.
+    if first == "hybrid" or CELERY >= (5, 7):
+        for number in range(TASKS):
+            assert len(journal.entries(f"nap{number}", "woke")) == 1
     _assert_settled(after, broker)
 
 
