@@ -13,8 +13,14 @@ from hybrid.hubs.base import Hub
 InGreenlets = Callable[..., list[Any]]
 
 
-def connections(plain: redis.Redis) -> int:
-    return int(plain.info("stats")["total_connections_received"])
+def connections(plain: redis.Redis) -> list[str]:
+    """The ids of the connections of the client under test: others use this server, too."""
+    database = str(plain.connection_pool.connection_kwargs["db"])
+    return [
+        entry["id"]
+        for entry in plain.client_list()
+        if (entry["name"], entry["db"]) == ("multiplexed", database)
+    ]
 
 
 def test_replies_are_redis_pys(client: MultiplexedRedis, plain: redis.Redis) -> None:
@@ -42,10 +48,8 @@ def test_replies_are_redis_pys(client: MultiplexedRedis, plain: redis.Redis) -> 
 def test_a_thousand_greenlets_use_one_connection(
     client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
 ) -> None:
-    client.ping()
-    before = connections(plain)
     assert sorted(in_greenlets(lambda _: client.incr("count"), 1000)) == list(range(1, 1001))
-    assert connections(plain) == before
+    assert len(connections(plain)) == 1
 
 
 def test_commands_of_a_turn_are_one_write(
@@ -54,8 +58,8 @@ def test_commands_of_a_turn_are_one_write(
     client.ping()
     before = plain.info("stats")["total_reads_processed"]
     in_greenlets(lambda number: client.set(f"key{number}", number), 200)
-    # The two `INFO` are reads, too.
-    assert plain.info("stats")["total_reads_processed"] - before <= 5
+    # Two writes, the `INFO`, and whatever others do on this server.
+    assert plain.info("stats")["total_reads_processed"] - before <= 20
 
 
 def test_an_error_reaches_its_own_caller(
@@ -148,12 +152,7 @@ def test_a_lost_connection_is_an_error_once(
     client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
 ) -> None:
     client.set("key", 1)
-    database = str(plain.connection_pool.connection_kwargs["db"])
-    [ours] = [
-        entry["id"]
-        for entry in plain.client_list()
-        if (entry["name"], entry["db"]) == ("multiplexed", database)
-    ]
+    [ours] = connections(plain)
     plain.execute_command("CLIENT", "KILL", "ID", ours)
     outcomes = in_greenlets(lambda _: client.get("key"), 5)
     # redis-py retries what it may; nobody waits for ever, and nobody gets another's reply.
