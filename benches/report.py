@@ -136,27 +136,31 @@ def _keep(name: str, title: str, figures: Any, quick: bool) -> Path:
         "machine": _describe_machine(),
         "load": os.getloadavg(),
         "python": platform.python_version(),
-        "versions": {package: _version(package) for package in packages},
+        "versions": {package: version(package) for package in packages},
         "samples": figures,
     }
     path.write_text(json.dumps(kept, indent=1) + "\n")
     return path
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Return what is installed of ``package``."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _describe_machine() -> str:
-    model = platform.processor() or platform.machine()
+def cpu_model() -> str:
+    """Return what the processor calls itself."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
+                return line.partition(":")[2].strip()
     except OSError:
         pass
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+    return platform.processor() or platform.machine()
+
+
+def _describe_machine() -> str:
+    return f"{cpu_model()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"

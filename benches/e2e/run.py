@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    kept.write(options.output, result)
-    print("\n".join(tables.lines(result)))
-    print(f"\nevery sample is in {options.output}")
+    tables.keep(options.output, result)
     return 0
 
 

@@ -87,6 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def keep(path: Path, result: dict[str, Any]) -> None:
+    """Write a run that is over to ``path``, and print its tables."""
+    kept.write(path, result)
+    print("\n".join(lines(result)))
+    print(f"\nevery sample is in {path}")
+
+
 def lines(result: dict[str, Any]) -> Iterator[str]:
     """Yield the whole run, a table for each scenario and link."""
     yield describe(result)

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
     import pytest
 
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     folder = Path(path).resolve()
     if folder.is_file():
         folder = folder.parent

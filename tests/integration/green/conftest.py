@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Callable
 
 import pytest
 import redis
+from harness import greenlets
 
 from hybrid import hubs
 from hybrid.clients.redis import MultiplexedRedis
@@ -43,22 +45,4 @@ def client(hub: Hub, plain: redis.Redis) -> Iterator[MultiplexedRedis]:
 @pytest.fixture
 def in_greenlets(hub: Hub) -> Callable[..., list[Any]]:
     """Return what ``run(number)`` returns or raises in ``count`` greenlets."""
-
-    def run_all(run: Callable[[int], Any], count: int) -> list[Any]:
-        outcomes: list[Any] = [None] * count
-        left = [count]
-
-        def record(number: int) -> None:
-            try:
-                outcomes[number] = run(number)
-            except Exception as exc:
-                outcomes[number] = exc
-            left[0] -= 1
-
-        for number in range(count):
-            hub.spawn(record, number)
-        while left[0]:
-            hub.sleep(0.001)
-        return outcomes
-
-    return run_all
+    return partial(greenlets.in_greenlets, hub)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import Any
 
 import pytest
+from harness.greenlets import in_greenlets
 
 from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import GROUP_LIMIT, Gather
@@ -13,25 +14,6 @@ from hybrid.hubs.gather import GROUP_LIMIT, Gather
 
 class Killed(BaseException):
     pass
-
-
-def spawn_all(hub: Hub, run: Callable[[int], Any], count: int) -> list[Any]:
-    """Return what ``run(number)`` returns or raises in ``count`` greenlets."""
-    outcomes: list[Any] = [None] * count
-    left = [count]
-
-    def record(number: int) -> None:
-        try:
-            outcomes[number] = run(number)
-        except BaseException as exc:
-            outcomes[number] = exc
-        left[0] -= 1
-
-    for number in range(count):
-        hub.spawn(record, number)
-    while left[0]:
-        hub.sleep(0.001)
-    return outcomes
 
 
 def test_one_goes_at_once_and_the_others_are_a_group(hub: Hub) -> None:
@@ -43,7 +25,7 @@ def test_one_goes_at_once_and_the_others_are_a_group(hub: Hub) -> None:
         return [item * 10 for item in items]
 
     gather = Gather(hub, perform)
-    assert spawn_all(hub, gather.submit, 5) == [0, 10, 20, 30, 40]
+    assert in_greenlets(hub, gather.submit, 5) == [0, 10, 20, 30, 40]
     assert groups == [[0], [1, 2, 3, 4]]
 
 
@@ -70,7 +52,7 @@ def test_only_the_first_of_a_turn_goes_at_once(hub: Hub) -> None:
         return items
 
     gather = Gather(hub, perform)
-    spawn_all(hub, gather.submit, 10)
+    in_greenlets(hub, gather.submit, 10)
     assert groups == [1, 9]
 
 
@@ -88,7 +70,7 @@ def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> No
         hub.sleep(0.001 * number)
         gather.submit(number)
 
-    spawn_all(hub, run, 10)
+    in_greenlets(hub, run, 10)
     assert sum(groups) == 10
     assert len(groups) <= 4
 
@@ -102,7 +84,7 @@ def test_a_group_is_bounded(hub: Hub) -> None:
         return [None] * len(items)
 
     gather = Gather(hub, perform)
-    spawn_all(hub, gather.submit, GROUP_LIMIT + 2)
+    in_greenlets(hub, gather.submit, GROUP_LIMIT + 2)
     assert groups == [1, GROUP_LIMIT, 1]
 
 
@@ -112,7 +94,7 @@ def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub)
         return [KeyError(item) if item % 2 else item for item in items]
 
     gather = Gather(hub, perform)
-    zero, one, two, three = spawn_all(hub, gather.submit, 4)
+    zero, one, two, three = in_greenlets(hub, gather.submit, 4)
     assert (zero, two) == (0, 2)
     assert [type(error) for error in (one, three)] == [KeyError, KeyError]
     assert (one.args, three.args) == ((1,), (3,))
@@ -128,7 +110,7 @@ def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
         return items
 
     gather = Gather(hub, perform)
-    errors = spawn_all(hub, gather.submit, 4)
+    errors = in_greenlets(hub, gather.submit, 4)
     assert [str(error) for error in errors] == ["gone"] * 4
     assert len({id(error) for error in errors}) == 4
     assert gather.submit(7) == 7
@@ -164,7 +146,7 @@ def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
             greenlet.throw(Killed)
 
     hub.call_later(0.005, kill)
-    assert spawn_all(hub, run, 5) == [True] * times + list(range(times, 5))
+    assert in_greenlets(hub, run, 5) == [True] * times + list(range(times, 5))
     assert sorted(done) == [*range(5), 99]
 
 
@@ -181,7 +163,7 @@ def test_one_that_is_killed_at_work_leaves_the_others_theirs(hub: Hub) -> None:
         return gather.submit(number)
 
     hub.call_later(0.005, lambda: first[0].throw(Killed))
-    killed, *others = spawn_all(hub, run, 4)
+    killed, *others = in_greenlets(hub, run, 4)
     assert isinstance(killed, Killed)
     assert others == [1, 2, 3]
 
@@ -202,7 +184,7 @@ def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
 def test_performing_may_submit_to_another(hub: Hub) -> None:
     inner = Gather(hub, lambda items: [item + 1 for item in items])
     outer = Gather(hub, lambda items: [inner.submit(item) for item in items])
-    assert spawn_all(hub, outer.submit, 3) == [1, 2, 3]
+    assert in_greenlets(hub, outer.submit, 3) == [1, 2, 3]
 
 
 def test_what_is_posted_goes_first_with_what_is_submitted_in_its_turn(hub: Hub) -> None:
