@@ -200,9 +200,9 @@ class MultiplexedPipeline(Pipeline):  # type: ignore[misc]
             redis.RedisError: A command failed and ``raise_on_error`` is set, or all did.
         """
         stack = self.command_stack
-        if self.watching or self.connection is not None or self.scripts or not stack:
-            return super().execute(raise_on_error)  # type: ignore[no-any-return]
-        if not self._client.hub.can_park():
+        needs_its_own = self.watching or self.connection is not None or self.scripts
+        if needs_its_own or not stack or not self._client.hub.can_park():
+            # redis-py is not typed in all its versions.
             return super().execute(raise_on_error)  # type: ignore[no-any-return]
         try:
             is_transaction = bool(self.transaction or self.explicit_transaction)

@@ -114,6 +114,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             # Such a codec has to see the body as it came, so kombu decodes here.
             self._brpop_read = super()._brpop_read
             self._get = super()._get
+        if hubs.running() is None:
+            self.QoS = redis.QoS  # nobody here has anything to gather
         # kombu's constructor pings the server on a connection that only consumers need.
         self.__dict__["client"] = _Pinger(self)
         try:
@@ -196,9 +198,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self.declined = f"Redis refuses the script: {exc}"
             logger.warning("Taking messages one by one, because %s", self.declined)
             return False
-        for queue in queues[:]:
-            if any(queues[entry.queue] == queue for entry in popped):
-                cycle.rotate(queue)
+        for index in sorted({entry.queue for entry in popped}):
+            cycle.rotate(queues[index])
         self._deliver_all([(queues[entry.queue], entry) for entry in popped])
         return bool(popped)
 

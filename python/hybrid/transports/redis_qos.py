@@ -16,19 +16,22 @@ from hybrid.transports.redis_pop import LIMIT
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
-    """kombu's record of the messages in flight, written for many messages at a time."""
+    """kombu's record of the messages in flight, written for many messages at a time.
+
+    For processes that a pool of ours runs in.
+    """
 
     def __init__(self, channel: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(channel, *args, **kwargs)
+        hub = hubs.running()
+        if hub is None:
+            raise RuntimeError("no pool of ours runs in this process")
         #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
         self.room: Callable[[], int] | None = None
         self._recorded: set[str] = set()
-        self._acks: Gather[str] | None = None
-        self._restores: Gather[tuple[str, bool]] | None = None
-        self._hub = hub = hubs.running()
-        if hub is not None:
-            self._acks = Gather(hub, self._remove_many)
-            self._restores = Gather(hub, self._restore_many)
+        self._hub = hub
+        self._acks: Gather[str] = Gather(hub, self._remove_many)
+        self._restores: Gather[tuple[str, bool]] = Gather(hub, self._restore_many)
 
     def capacity(self) -> int:
         """Return how many messages may be taken now."""
@@ -55,7 +58,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             virtual.QoS.append(self, message, delivery_tag)
             return
         client = self.channel._create_client()
-        if type(client) is not MultiplexedRedis or not self._can_park():
+        if type(client) is not MultiplexedRedis or not self._hub.can_park():
             super().append(message, delivery_tag)
             return
         # It is out of its queue already. The record goes ahead of the acknowledgement that a task
@@ -90,16 +93,13 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
         """Put one message back into its queue."""
-        if self._restores is not None and client is None and self._can_park():
+        if client is None and self._hub.can_park():
             self._restores.submit((tag, leftmost))
         else:
             super().restore_by_tag(tag, client, leftmost)
 
-    def _can_park(self) -> bool:
-        return self._hub is not None and self._hub.can_park()
-
     def _remove(self, delivery_tag: str) -> None:
-        if self._acks is not None and self._can_park():
+        if self._hub.can_park():
             self._acks.submit(delivery_tag)
         else:
             self._remove_from_indices(delivery_tag).execute()

@@ -72,18 +72,24 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, exc)
 
         super().__init__(run_or_refuse, **kwargs)
-        self._off = off = settings.disabled(self.app)
-        reason = settings.SWITCHED_OFF if "results" in off else sharing.share(self.app)
-        self.pool.accelerated["results"] = reason or True
-        reason = settings.SWITCHED_OFF if "publish" in off else publish.gather(self.app)
-        self.pool.accelerated["publish"] = reason or True
+        self._off = settings.disabled(self.app)
+        self._turn_on("results", lambda: sharing.share(self.app))
+        self._turn_on("publish", lambda: publish.gather(self.app))
+
+    def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
+        """Turn a piece on unless it is switched off, and say what has come of it.
+
+        ``turn_on`` returns why the piece is not on, or something false.
+        """
+        is_off = piece in self._off
+        self.pool.accelerated[piece] = settings.SWITCHED_OFF if is_off else turn_on() or True
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
         super().update_strategies()
-        if "strategy" in self._off:
-            self.pool.accelerated["strategy"] = settings.SWITCHED_OFF
-            return
+        self._turn_on("strategy", self._use_strategies)
+
+    def _use_strategies(self) -> dict[str, str]:
         declined = {}
         for name, task in self.app.tasks.items():
             reasons = strategy.reasons(task, self.app)
@@ -91,27 +97,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 declined[name] = "; ".join(reasons)
             else:
                 self.strategies[name] = strategy.Strategy(task, self.app, self)
-        self.pool.accelerated["strategy"] = declined or True
+        return declined
 
     def start_batching(self) -> None:
         """Take messages and send events many at a time from now on, where that can be done."""
-        accelerated = self.pool.accelerated
-        if "events" in self._off:
-            accelerated["events"] = settings.SWITCHED_OFF
-        else:
-            accelerated["events"] = events.gather(self.event_dispatcher, self.pool.hub) or True
+        self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
+        self._turn_on("transport", self._start_popping)
+
+    def _start_popping(self) -> str | None:
         channel = self.task_consumer.channel
-        if "transport" in self._off:
-            accelerated["transport"] = settings.SWITCHED_OFF
-            return
         if not isinstance(channel, redis.Channel):
-            driver = self.conninfo.transport.driver_type
-            accelerated["transport"] = f"not for the transport {driver}"
-            return
+            return f"not for the transport {self.conninfo.transport.driver_type}"
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
         channel.start_popping()
-        accelerated["transport"] = channel.declined or True
+        return channel.declined
 
     def _free_places(self) -> int:
         # Celery's own rule for this setting.

@@ -65,8 +65,8 @@ def gather(app: Any) -> str | None:
     """
     pool = app.amqp.producer_pool
     pool.Producer = Producer
-    transport = app.connection_for_write().transport
-    if not isinstance(transport, redis.Transport):
+    transport = app.connection_for_write().get_transport_cls()
+    if not issubclass(transport, redis.Transport):
         return f"not for the transport {transport.driver_type}"
     if pool.limit and pool.limit < PRODUCERS:
         app.pool.limit = pool.limit = PRODUCERS
