@@ -11,6 +11,7 @@ __all__ = [
     "TimerHeap",
     "__version__",
     "decode_envelope",
+    "dumps",
     "loads",
 ]
 
@@ -67,6 +68,17 @@ def loads(data: str | bytes, /) -> Any:
 
     Raises:
         DecodeError: kombu might read the input differently, or not at all.
+    """
+
+def dumps(value: Any, /) -> str | None:
+    """Encode ``value`` as ``json.dumps`` does.
+
+    Returns:
+        The very text that ``json.dumps(value)`` returns; ``None`` for a value with anything in it
+        whose encoding only Python knows: instances of other classes than ``dict``, ``list``,
+        ``tuple``, ``str``, ``int``, ``float``, ``bool`` and ``None``, keys that are no strings,
+        numbers that JSON does not have, whole ones beyond 64 bits, lone surrogates, and 200 levels
+        of nesting.
     """
 
 #: The version of the distribution.

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from celery.backends import redis
+from celery.states import FAILURE
+from celery.utils.log import get_logger
+from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from hybrid import hubs
+from hybrid.backends.redis_store import Result, Store
 from hybrid.clients.redis import Command, MultiplexedRedis, shared
+from hybrid.transports.message import encode_json
+
+logger = get_logger("celery.backends.redis")
+
+#: Characters beyond which a result travels by itself.
+LARGE = 2**17
 
 
 class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
@@ -16,12 +29,109 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
     What greenlets store and read at the same time travels together, on one connection.
     """
 
+    #: Why results are stored as Celery stores them; ``None`` where they are stored in groups.
+    declined: str | None = None
+
     def _create_client(self, **params: Any) -> Any:
         hub = hubs.running()
         is_usual = self._ConnectionPool in (None, self.redis.ConnectionPool)
         if hub is None or not is_usual:
             return super()._create_client(**params)
         return shared(hub, params)
+
+    def _store(self) -> Store | None:
+        """Return the store to use, or ``None`` where Celery has to store by itself."""
+        # kombu's cached property takes a lock whenever it is read.
+        client = self.__dict__.get("client") or self.client
+        if (
+            self.declined is not None
+            or not self._is_plain_json
+            or not isinstance(client, MultiplexedRedis)
+            or not client.hub.can_park()
+        ):
+            return None
+        found: tuple[MultiplexedRedis, Store] | None = self.__dict__.get("_known_store")
+        if found is None or found[0] is not client:
+            found = self.__dict__["_known_store"] = (client, Store(client))
+        return found[1]
+
+    def _store_result(
+        self,
+        task_id: Any,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        store = self._store()
+        if store is not None:
+            meta = self._get_result_meta(result, state, traceback, request)
+            meta["task_id"] = bytes_to_str(task_id)
+            value = self.encode(meta)
+            # Since 5.7, failures may have an expiry of their own.
+            expires = getattr(self, "failure_expires", None) if state == FAILURE else None
+            expires = self.expires if expires is None else expires
+            if len(value) <= LARGE and self._put(
+                store, Result(self.get_key_for_task(task_id), value, expires or 0)
+            ):
+                return result
+        return super()._store_result(task_id, result, state, traceback, request, **kwargs)
+
+    def _put(self, store: Store, result: Result) -> bool:
+        try:
+            return store.put(result)
+        except ResponseError as exc:
+            self._decline(exc)
+        except self.connection_errors:
+            pass  # Celery has rules for trying again
+        return False
+
+    def _decline(self, exc: ResponseError) -> None:
+        if isinstance(exc, (NoPermissionError, NoScriptError)) or "unknown command" in str(exc):
+            self.declined = f"Redis refuses the script: {exc}"
+            logger.warning("Storing results one by one, because %s", self.declined)
+
+    def _get_result_meta(
+        self,
+        result: Any,
+        state: str,
+        traceback: Any,
+        request: Any,
+        format_date: bool = True,
+        encode: bool = False,
+    ) -> Any:
+        if self._is_extended or state not in self.READY_STATES or not format_date:
+            return super()._get_result_meta(result, state, traceback, request, format_date, encode)
+        # `Celery.now` converts from UTC to UTC; looking the setting up costs as much again.
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": self.current_task_children(request),
+            "date_done": datetime.now(self.app.timezone).isoformat(),
+        }
+        if request and request.group:
+            meta["group_id"] = request.group
+        if request and request.parent_id:
+            meta["parent_id"] = request.parent_id
+        return meta
+
+    @cached_property
+    def _is_extended(self) -> bool:
+        return bool(self.app.conf.find_value_for_key("extended", "result"))
+
+    @property
+    def _is_plain_json(self) -> bool:
+        return self.serializer == "json" and not getattr(self, "compression", None)
+
+    def encode(self, data: Any) -> Any:
+        """Serialize ``data`` with the serializer of the backend."""
+        if self._is_plain_json:
+            text = encode_json(data)
+            if text is not None:
+                return text
+        return super().encode(data)
 
     def set(self, key: Any, value: Any, expires: Any = None, **retry_policy: Any) -> Any:
         """Store ``value`` and tell whoever waits for it, with Celery's retries."""

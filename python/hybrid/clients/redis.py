@@ -40,14 +40,22 @@ Command = tuple[tuple[Any, ...], dict[str, Any]]
 class _Call:
     """Commands whose replies belong together, and what has come of them."""
 
-    __slots__ = ("commands", "is_posted", "is_transaction", "outcome")
+    __slots__ = ("commands", "is_posted", "is_transaction", "outcome", "sent_on", "wants_replies")
 
     def __init__(
-        self, commands: list[Command], is_transaction: bool, is_posted: bool = False
+        self,
+        commands: list[Command],
+        is_transaction: bool = False,
+        wants_replies: bool = True,
+        is_posted: bool = False,
     ) -> None:
         self.commands = commands
         self.is_transaction = is_transaction
+        self.wants_replies = wants_replies
+        #: Whether nobody waits for it at all.
         self.is_posted = is_posted
+        #: The number of the connection that it has been sent on.
+        self.sent_on = 0
         #: One reply per command, or what is raised instead; ``None`` until it is known.
         self.outcome: list[Any] | BaseException | None = None
 
@@ -67,6 +75,10 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         super().__init__(**options)
         self.hub = hub
         self._shared: Any = None
+        #: Calls that have been sent, and whose replies have not been read.
+        self._unread: list[_Call] = []
+        #: Counts the connections to the server.
+        self._number = 1
         # The gatherer's greenlet must not keep a client alive that nobody uses any more.
         this = weakref.proxy(self)
         self._gather: Gather[_Call] = Gather(hub, lambda calls: this._perform(calls))
@@ -94,12 +106,23 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             raise outcome[0]
         return outcome
 
-    def post(self, commands: list[Command]) -> None:
-        """Execute ``commands`` before whatever is executed after this, without waiting for them.
+    def send(self, commands: list[Command]) -> None:
+        """Execute ``commands``, and return when they have been sent.
 
-        Replies are dropped, and errors logged.
+        Replies are dropped, and errors logged. If the connection is lost meanwhile they are sent
+        again, so they have to be such that it makes no difference.
+
+        Raises:
+            redis.RedisError: They were not sent.
         """
-        self._gather.post(_Call(commands, False, is_posted=True))
+        self._gather.submit(_Call(commands, wants_replies=False))
+
+    def post(self, commands: list[Command]) -> None:
+        """Execute ``commands`` before whatever is executed after this, without waiting at all.
+
+        Otherwise as :meth:`send`, with errors that are logged only.
+        """
+        self._gather.post(_Call(commands, wants_replies=False, is_posted=True))
 
     def close(self) -> None:
         """Give the connection back."""
@@ -117,44 +140,60 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
         try:
             connection.retry.call_with_retry(
-                lambda: self._exchange(connection, calls), lambda _: connection.disconnect()
+                lambda: self._exchange(connection, calls), lambda _: self._disconnect(connection)
             )
         except Exception as exc:
-            connection.disconnect()
-            for call in calls:
-                if call.outcome is None:
-                    call.outcome = copied(exc)
+            self._disconnect(connection)
+            self._fail(exc, calls)
         except BaseException:
-            connection.disconnect()  # half a reply may be left in it
+            self._disconnect(connection)  # half a reply may be left in it
             raise
         if getattr(connection, "_re_auth_token", None) is not None:
             # redis-py does this when a connection goes back to its pool: this one never does.
             connection.re_auth()
-        for call in calls:
-            if call.is_posted:
-                _log_errors(call)
         return [call.outcome for call in calls]
 
-    def _exchange(self, connection: Any, calls: list[_Call]) -> None:
-        """Send the calls that have no outcome yet, and read their replies."""
-        packed: list[bytes] = []
-        sent = []
-        for call in calls:
+    def _disconnect(self, connection: Any) -> None:
+        connection.disconnect()
+        self._number += 1
+
+    def _fail(self, exc: BaseException, calls: list[_Call]) -> None:
+        unread, self._unread = self._unread, []
+        for call in (*unread, *calls):
             if call.outcome is None:
+                call.outcome = copied(exc)
+                if call.is_posted or call in unread:
+                    _log_errors(call)
+
+    def _exchange(self, connection: Any, calls: list[_Call]) -> None:
+        """Send the calls that have not been sent, and read replies if somebody wants one."""
+        unanswered = [call for call in (*self._unread, *calls) if call.outcome is None]
+        packed: list[bytes] = []
+        for call in unanswered:
+            if call.sent_on != self._number:
                 try:
                     packed += _pack(connection, call)
                 except (redis.DataError, TypeError, UnicodeError) as exc:
                     call.outcome = exc  # the caller's own mistake
-                else:
-                    sent.append(call)
-        if sent:
+        if packed:
             connection.send_packed_command([b"".join(packed)])
-        for call in sent:
-            call.outcome = (
-                self._read_transaction(connection, call.commands)
-                if call.is_transaction
-                else [self._read(connection, command) for command in call.commands]
-            )
+        unanswered = [call for call in unanswered if call.outcome is None]
+        for call in unanswered:
+            call.sent_on = self._number
+        if any(call.wants_replies for call in unanswered):
+            for call in unanswered:
+                call.outcome = self._read_call(connection, call)
+                if not call.wants_replies:
+                    _log_errors(call)
+            self._unread = []
+        elif unanswered:
+            self._unread = unanswered
+            self._gather.post(_Call([]))  # reads them, when those who have sent them go on
+
+    def _read_call(self, connection: Any, call: _Call) -> list[Any] | BaseException:
+        if call.is_transaction:
+            return self._read_transaction(connection, call.commands)
+        return [self._read(connection, command) for command in call.commands]
 
     def _read(self, connection: Any, command: Command) -> Any:
         args, options = command

@@ -31,4 +31,6 @@ def get(name: str) -> Hub:
 
 def running() -> Hub | None:
     """Return the hub that this process's pool runs on; ``None`` where there is no such pool."""
-    return next(iter(_hubs.values()), None)
+    for hub in _hubs.values():
+        return hub
+    return None

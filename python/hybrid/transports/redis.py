@@ -24,7 +24,8 @@ from redis.exceptions import ResponseError
 
 from hybrid import hubs
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
-from hybrid.transports.message import Message, decode_envelope
+from hybrid.identifiers import uuid4
+from hybrid.transports.message import Message, decode_envelope, dumps
 from hybrid.transports.redis_pop import Popped, Popper
 from hybrid.transports.redis_qos import QoS
 
@@ -103,6 +104,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
+    _put_alone = _rebound(redis.Channel._put, dumps=dumps)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._multiplexed: MultiplexedRedis | None = None
@@ -160,6 +162,22 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return super().basic_get(queue, *args, **kwargs)
         except _NotAMessageError:
             return None
+
+    def _next_delivery_tag(self) -> str:
+        return uuid4()
+
+    def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        client = self._create_client()
+        if (
+            type(client) is not MultiplexedRedis
+            or kwargs.get("_publish_batch") is not None
+            or queue in (getattr(self, "_expires", None) or ())
+            or not client.hub.can_park()
+        ):
+            self._put_alone(queue, message, **kwargs)
+            return
+        key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
+        client.run([(("LPUSH", key, dumps(message)), {})], is_transaction=False)
 
     # -- taking many messages
 

@@ -7,11 +7,11 @@ from time import time
 from typing import Any, Callable
 
 from kombu.transport import redis, virtual
-from kombu.utils.json import dumps
 
 from hybrid import hubs
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.gather import Gather
+from hybrid.transports.message import dumps
 from hybrid.transports.redis_pop import LIMIT
 
 
@@ -105,6 +105,16 @@ class QoS(redis.QoS):  # type: ignore[misc]
             self._remove_from_indices(delivery_tag).execute()
 
     def _remove_many(self, tags: list[str]) -> Sequence[Any]:
+        client = self.channel._create_client()
+        if type(client) is MultiplexedRedis:
+            # Once this is sent it reaches the server whatever becomes of this process.
+            client.send(
+                [
+                    (("ZREM", self.unacked_index_key, *tags), {}),
+                    (("HDEL", self.unacked_key, *tags), {}),
+                ]
+            )
+            return [None] * len(tags)
         with self.pipe_or_acquire() as pipe:
             pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
         return [None] * len(tags)

@@ -20,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import redis
-from hybrid.worker import events, publish, settings, strategy
+from hybrid.worker import collector, events, publish, settings, strategy
 from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
@@ -75,6 +75,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._off = settings.disabled(self.app)
         self._turn_on("results", lambda: sharing.share(self.app))
         self._turn_on("publish", lambda: publish.gather(self.app))
+        self._turn_on("gc", collector.relax)
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.

@@ -1,60 +1,20 @@
-"""Publishing from inside tasks, by many greenlets at a time.
-
-On Redis, what all greenlets publish travels together on the connection that they share, so that a
-producer costs no connection there, and there can be one for each greenlet that wants to publish.
-"""
+"""Turning on what makes task calls from inside tasks cheap."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import kombu
+from celery.app.amqp import AMQP
+from celery.app.base import Celery
+from kombu import pools
 
 from hybrid.transports import redis
+from hybrid.worker.caller import Caller
+from hybrid.worker.producers import Producer, ProducerPool
+from hybrid.worker.sender import MessageMaker, Sender
 
 #: Producers on Redis. Celery has ten, one for each connection.
 PRODUCERS = 100
-
-
-class Producer(kombu.Producer):  # type: ignore[misc]
-    """kombu's producer, which asks whether to declare or to retry only where it comes to that."""
-
-    def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
-        """Declare ``entity`` unless this connection has done so."""
-        # kombu copies the entity first, and then sees that it has nothing to do.
-        connection = self.channel.connection
-        if (
-            entity
-            and connection
-            and entity.can_cache_declaration
-            and hash(entity) in connection.client.declared_entities
-        ):
-            return False
-        return super().maybe_declare(entity, retry, **retry_policy)
-
-    def publish(
-        self,
-        body: Any,
-        *args: Any,
-        retry: bool = False,
-        retry_policy: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
-        """Publish one message; the arguments are kombu's.
-
-        Raises:
-            Exception: What kombu raises: the message was not published.
-        """
-        if retry and (retry_policy or {}).get("max_retries") != 0:
-            connection = self.connection
-            try:
-                return super().publish(body, *args, **options)
-            except (
-                *connection.recoverable_connection_errors,
-                *connection.recoverable_channel_errors,
-            ):
-                pass  # kombu tries again, by the policy
-        return super().publish(body, *args, retry=retry, retry_policy=retry_policy, **options)
 
 
 def gather(app: Any) -> str | None:
@@ -63,11 +23,21 @@ def gather(app: Any) -> str | None:
     Returns:
         Why each publishes alone; ``None`` if they publish together.
     """
-    pool = app.amqp.producer_pool
-    pool.Producer = Producer
+    amqp = app.amqp
     transport = app.connection_for_write().get_transport_cls()
     if not issubclass(transport, redis.Transport):
+        amqp.producer_pool.Producer = Producer
         return f"not for the transport {transport.driver_type}"
-    if pool.limit and pool.limit < PRODUCERS:
-        app.pool.limit = pool.limit = PRODUCERS
+    limit = amqp.producer_pool.limit
+    if limit:
+        limit = max(limit, PRODUCERS)
+        app.pool.limit = limit
+        connections = pools.connections[app.connection_for_write()]
+        amqp._producer_pool = ProducerPool(connections, limit=limit)
+    if type(amqp)._create_task_sender is AMQP._create_task_sender:
+        amqp.send_task_message = Sender(app)
+    if type(amqp).as_task_v2 is AMQP.as_task_v2 and amqp.create_task_message == amqp.as_task_v2:
+        amqp.create_task_message = MessageMaker(amqp)
+    if type(app).send_task is Celery.send_task:
+        app.send_task = Caller(app)
     return None

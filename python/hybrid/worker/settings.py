@@ -9,6 +9,7 @@ from celery.exceptions import ImproperlyConfigured
 #: What can be named in ``hybrid_disable``, and what it means.
 PIECES = {
     "events": "sending task events in groups",
+    "gc": "running Python's garbage collector less often",
     "publish": "publishing many messages per round trip",
     "results": "one result backend, on one connection, for all greenlets",
     "strategy": "our request and message handler",

@@ -13,6 +13,7 @@
 mod error;
 pub mod json;
 mod reader;
+pub mod text;
 
 use jiter::{Jiter, Peek};
 

@@ -1,0 +1,148 @@
+"""Celery's ``send_task`` for the plain call of a task, on Redis.
+
+What a call does is Celery's: routes, parents, headers, results. A call with an ETA, an expiry date,
+callbacks, or anything else than :data:`_PLAIN` goes through Celery's own function.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.app import base
+
+from hybrid.identifiers import uuid4
+
+#: Options that are honoured here, by the router or by the sender.
+_PLAIN = frozenset(
+    {
+        "compression",
+        "delivery_mode",
+        "exchange",
+        "headers",
+        "immediate",
+        "mandatory",
+        "priority",
+        "queue",
+        "retry",
+        "retry_policy",
+        "routing_key",
+        "serializer",
+    }
+)
+
+
+class Caller:
+    """Calls tasks of ``app``, in place of ``app.send_task``.
+
+    Args:
+        app: The app of a worker. Its settings are read once.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._amqp = app.amqp
+        self._sends_event = app.conf.task_send_sent_event
+        self._inherits_priority = app.conf.task_inherit_parent_priority
+        # A setting since 5.7.
+        self._is_patient = app.conf.get("broker_pool_acquire_timeout") is None
+
+    def __call__(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        *positional: Any,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        result_cls: Any = None,
+        shadow: str | None = None,
+        task_type: Any = None,
+        **options: Any,
+    ) -> Any:
+        """Call a task; the arguments are those of :meth:`celery.Celery.send_task`.
+
+        Raises:
+            Exception: What Celery raises: the message was not sent.
+        """
+        ignore_result = options.pop("ignore_result", None)
+        if (
+            not positional
+            and task_type is not None
+            and producer is None
+            and link is None
+            and link_error is None
+            and self._is_patient
+            and all(value is None or option in _PLAIN for option, value in options.items())
+            # Tracing libraries wrap it.
+            and type(self._app).send_task.__code__.co_filename == base.__file__
+        ):
+            plain = {option: options[option] for option in options if option in _PLAIN}
+            return self._call(
+                name, args, kwargs, plain, ignore_result, task_id, result_cls, shadow, task_type
+            )
+        return type(self._app).send_task(
+            self._app,
+            name,
+            args,
+            kwargs,
+            *positional,
+            task_id=task_id,
+            producer=producer,
+            link=link,
+            link_error=link_error,
+            result_cls=result_cls,
+            shadow=shadow,
+            task_type=task_type,
+            ignore_result=ignore_result,
+            **options,
+        )
+
+    def _call(
+        self,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        options: dict[str, Any],
+        ignore_result: bool | None,
+        task_id: str | None,
+        result_cls: Any,
+        shadow: str | None,
+        task_type: Any,
+    ) -> Any:
+        app, amqp = self._app, self._amqp
+        task_id = task_id or uuid4()
+        options = amqp.router.route(options, name, args, kwargs, task_type)
+        root_id = parent_id = None
+        parent = app.current_worker_task
+        if parent:
+            request = parent.request
+            root_id = request.root_id or request.id
+            parent_id = request.id
+            if self._inherits_priority:
+                options.setdefault("priority", request.delivery_info.get("priority"))
+        message = amqp.create_task_message(
+            task_id,
+            name,
+            args,
+            kwargs,
+            reply_to=app.thread_oid,
+            create_sent_event=self._sends_event,
+            root_id=root_id,
+            parent_id=parent_id,
+            shadow=shadow,
+            ignore_result=ignore_result,
+        )
+        with (
+            amqp.producer_pool.acquire(block=True) as producer,
+            producer.connection._reraise_as_library_errors(),
+        ):
+            if not ignore_result:
+                app.backend.on_task_call(producer, task_id)
+            amqp.send_task_message(producer, name, message, **options)
+        result = (result_cls or app.AsyncResult)(task_id)
+        result.ignored = ignore_result
+        if parent:
+            parent.add_trail(result)
+        return result

@@ -1,0 +1,77 @@
+"""Producers for the tasks of a worker, by many greenlets at a time.
+
+On Redis, what all greenlets publish travels together on the connection that they share, so that a
+producer costs no connection there, and there can be one for each greenlet that wants to publish.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import kombu
+from kombu.pools import ProducerPool as KombuProducerPool
+from kombu.resource import Resource
+
+
+class Producer(kombu.Producer):  # type: ignore[misc]
+    """kombu's producer, which asks whether to declare or to retry only where it comes to that."""
+
+    def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
+        """Declare ``entity`` unless this connection has done so."""
+        # kombu copies the entity first, and then sees that it has nothing to do.
+        if self.has_declared(entity):
+            return False
+        return super().maybe_declare(entity, retry, **retry_policy)
+
+    def has_declared(self, entity: Any) -> bool:
+        """Tell whether the connection of this producer has declared ``entity``."""
+        connection = self.channel.connection
+        return bool(
+            entity
+            and connection
+            and entity.can_cache_declaration
+            and hash(entity) in connection.client.declared_entities
+        )
+
+    def publish(
+        self,
+        body: Any,
+        *args: Any,
+        retry: bool = False,
+        retry_policy: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Publish one message; the arguments are kombu's.
+
+        Raises:
+            Exception: What kombu raises: the message was not published.
+        """
+        if retry and (retry_policy or {}).get("max_retries") != 0:
+            try:
+                return super().publish(body, *args, **options)
+            except recoverable_errors(self):
+                pass  # kombu tries again, by the policy
+        return super().publish(body, *args, retry=retry, retry_policy=retry_policy, **options)
+
+
+class ProducerPool(KombuProducerPool):  # type: ignore[misc]
+    """kombu's pool of producers, in which each keeps its connection while nobody uses it.
+
+    For transports on which that is no connection to the broker.
+    """
+
+    Producer = Producer
+
+    def release(self, resource: Any) -> None:
+        """Take back a producer; one that has no connection any more is made ready by the next."""
+        connection = resource.__connection__
+        if self.limit and connection is not None and resource._channel is not None:
+            Resource.release(self, resource)
+        else:
+            super().release(resource)
+
+
+def recoverable_errors(producer: Any) -> tuple[type[BaseException], ...]:
+    """Return the errors after which kombu tries again."""
+    connection = producer.connection
+    return (*connection.recoverable_connection_errors, *connection.recoverable_channel_errors)

@@ -1,0 +1,202 @@
+"""Celery's way from a task call to a message, shortened for the usual call on Redis.
+
+:class:`MessageMaker` stands in for ``app.amqp.create_task_message``, and :class:`Sender` for
+``app.amqp.send_task_message``. Messages, signals, declarations and retries are Celery's; a call
+that asks for more than a JSON message in one queue goes through Celery's own code.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable
+
+import kombu
+import kombu.messaging
+from celery import signals
+from celery.utils.nodenames import anon_nodename
+from kombu.entity import maybe_delivery_mode
+
+from hybrid.transports import redis
+from hybrid.transports.message import JSON, encode_json
+from hybrid.worker.producers import Producer, recoverable_errors
+
+#: Options that ask for nothing where they are not set.
+_UNSET = frozenset(
+    {
+        "compression",
+        "confirm_timeout",
+        "declare",
+        "event_dispatcher",
+        "exchange_type",
+        "immediate",
+        "mandatory",
+        "timeout",
+    }
+)
+#: Options that are honoured here, or when Celery tries again.
+_HONOURED = frozenset({"headers", "priority", "retry", "retry_policy"})
+
+_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+
+#: Characters of a text with all arguments. Celery shortens what is longer than 1024.
+_REPR_LIMIT = 1000
+_NUMBERS = frozenset({int, float, bool})
+
+
+class Sender:
+    """Sends the message of a task call.
+
+    Args:
+        app: The app whose tasks are called.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._amqp = app.amqp
+        self._celerys: Callable[..., Any] = app.amqp.send_task_message
+        self._serializer = app.conf.task_serializer
+        self._compressor = app.conf.task_compression
+        self._delivery_mode = app.conf.task_default_delivery_mode
+
+    def __call__(self, producer: Any, name: str, message: Any, **options: Any) -> Any:
+        """Send ``message``; the arguments are those of Celery's function.
+
+        Raises:
+            Exception: What Celery raises: the message was not sent.
+        """
+        if self._can_send(producer, message, **options):
+            try:
+                if self._send(producer, message, **options):
+                    return None
+            except recoverable_errors(producer):
+                pass  # Celery has rules for trying again
+        return self._celerys(producer, name, message, **options)
+
+    def _can_send(
+        self,
+        producer: Any,
+        message: Any,
+        *,
+        queue: Any = None,
+        exchange: Any = None,
+        routing_key: Any = None,
+        serializer: str | None = None,
+        delivery_mode: Any = None,  # noqa: ARG002
+        **options: Any,
+    ) -> bool:
+        if isinstance(queue, str):
+            queue = self._amqp.queues[queue]
+        return (
+            type(producer) is Producer
+            and type(queue) is kombu.Queue
+            and queue.exchange is not None
+            and queue.exchange.type == "direct"
+            and not (exchange and routing_key)
+            and (serializer or self._serializer) == "json"
+            and not self._compressor
+            and message.sent_event is None
+            and not any(
+                name not in _HONOURED and (value or name not in _UNSET)
+                for name, value in options.items()
+            )
+            and not any(signal.receivers for signal in _SIGNALS)
+            # Tracing libraries wrap it.
+            and kombu.Producer.publish.__code__.co_filename == kombu.messaging.__file__
+            and getattr(producer._batch_local, "current", None) is None
+        )
+
+    def _send(
+        self,
+        producer: Any,
+        message: Any,
+        *,
+        queue: Any,
+        delivery_mode: Any = None,
+        headers: dict[str, Any] | None = None,
+        priority: int | None = None,
+        **_: Any,
+    ) -> bool:
+        """Send ``message``, if its queue has been declared and its body is plain JSON."""
+        if isinstance(queue, str):
+            queue = self._amqp.queues[queue]
+        channel = producer.channel
+        if not (isinstance(channel, redis.Channel) and producer.has_declared(queue)):
+            return False
+        body = encode_json(message.body)
+        if body is None:
+            return False
+        mode = delivery_mode or queue.exchange.delivery_mode or self._delivery_mode
+        channel.basic_publish(
+            channel.prepare_message(
+                body,
+                priority,
+                JSON,
+                "utf-8",
+                {**message.headers, **headers} if headers else message.headers,
+                {**message.properties, "delivery_mode": maybe_delivery_mode(mode)},
+            ),
+            exchange="",
+            routing_key=queue.name,
+        )
+        return True
+
+
+class MessageMaker:
+    """Makes the message of a task call, of protocol 2.
+
+    Args:
+        amqp: The app's ``amqp``.
+    """
+
+    def __init__(self, amqp: Any) -> None:
+        self._celerys: Callable[..., Any] = amqp.as_task_v2
+        self._origin = anon_nodename()
+        self._pid = os.getpid()
+
+    def __call__(
+        self, task_id: str, name: str, args: Any = None, kwargs: Any = None, *rest: Any, **opts: Any
+    ) -> Any:
+        """Make a message; the arguments are those of Celery's function.
+
+        Raises:
+            TypeError: ``args`` is no list or tuple, or ``kwargs`` is no mapping.
+        """
+        opts.setdefault("argsrepr", shown(args or ()))
+        opts.setdefault("kwargsrepr", shown(kwargs or {}))
+        if os.getpid() == self._pid:
+            opts.setdefault("origin", self._origin)
+        return self._celerys(task_id, name, args, kwargs, *rest, **opts)
+
+
+def shown(arguments: Any) -> str | None:
+    """Return the text that Celery shows for arguments.
+
+    Returns:
+        What ``celery.utils.saferepr.saferepr`` returns; ``None`` for what is long or nested.
+    """
+    if type(arguments) is dict:
+        if not all(type(key) is str for key in arguments):
+            return None
+        values = [_shown_value(value) for value in arguments.values()]
+        if None in values:
+            return None
+        text = ", ".join(f"{_shown_value(key)}: {value}" for key, value in zip(arguments, values))
+        text = "{" + text + "}"
+    elif type(arguments) in (tuple, list):
+        values = [_shown_value(value) for value in arguments]
+        if None in values:
+            return None
+        text = ", ".join(values)
+        if type(arguments) is list:
+            text = f"[{text}]"
+        else:
+            text = f"({text},)" if len(values) == 1 else f"({text})"
+    else:
+        return None
+    return text if len(text) < _REPR_LIMIT else None
+
+
+def _shown_value(value: Any) -> Any:
+    kind = type(value)
+    if kind is str:
+        return "'" + value.replace("'", "\\'") + "'"
+    return str(value) if kind in _NUMBERS or value is None else None

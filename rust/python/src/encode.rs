@@ -1,0 +1,82 @@
+//! Python objects as JSON.
+
+use hybrid_core::message::text::write_string;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+/// How deep values may nest: below any recursion limit in use.
+const MAX_DEPTH: u8 = 200;
+
+/// Encodes `value` as `json.dumps` does, if it consists of nothing but plain values.
+///
+/// Returns `None` for anything whose encoding only Python knows.
+#[pyfunction]
+#[pyo3(signature = (value, /))]
+pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyString>> {
+    let mut out = Vec::with_capacity(256);
+    write(&mut out, value, 0)?;
+    let text = std::str::from_utf8(&out).ok()?;
+    Some(PyString::new(value.py(), text))
+}
+
+/// Appends `value`, in the exact types that have no methods of a user's own.
+fn write(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> Option<()> {
+    if let Ok(text) = value.cast_exact::<PyString>() {
+        write_string(out, text.to_str().ok()?);
+    } else if value.is_none() {
+        out.extend_from_slice(b"null");
+    } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+        write_object(out, dict, deeper(depth)?)?;
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        write_array(out, list.iter(), deeper(depth)?)?;
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        write_array(out, tuple.iter(), deeper(depth)?)?;
+    } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+        out.extend_from_slice(if flag.is_true() { b"true" } else { b"false" });
+    } else if let Ok(number) = value.cast_exact::<PyInt>() {
+        // A longer one may exceed the interpreter's limit, which says so in its own words.
+        let number: i64 = number.extract().ok()?;
+        out.extend_from_slice(number.to_string().as_bytes());
+    } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+        // Python has names for the others that JSON does not have.
+        number.value().is_finite().then_some(())?;
+        out.extend_from_slice(number.repr().ok()?.to_str().ok()?.as_bytes());
+    } else {
+        return None;
+    }
+    Some(())
+}
+
+fn deeper(depth: u8) -> Option<u8> {
+    (depth < MAX_DEPTH).then_some(depth + 1)
+}
+
+fn write_object(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth: u8) -> Option<()> {
+    out.push(b'{');
+    for (index, (key, value)) in dict.iter().enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write_string(out, key.cast_exact::<PyString>().ok()?.to_str().ok()?);
+        out.extend_from_slice(b": ");
+        write(out, &value, depth)?;
+    }
+    out.push(b'}');
+    Some(())
+}
+
+fn write_array<'py>(
+    out: &mut Vec<u8>,
+    items: impl Iterator<Item = Bound<'py, PyAny>>,
+    depth: u8,
+) -> Option<()> {
+    out.push(b'[');
+    for (index, item) in items.enumerate() {
+        if index > 0 {
+            out.extend_from_slice(b", ");
+        }
+        write(out, &item, depth)?;
+    }
+    out.push(b']');
+    Some(())
+}
