@@ -98,6 +98,16 @@ def replace_items(mapping: dict[str, str], items: dict[str, str]) -> None:
         mapping[key] = value
 
 
+def replace_attribute(owner: Any, name: str, value: Any) -> None:
+    """Give ``owner``, a module or class of another package, another attribute.
+
+    Raises:
+        AttributeError: It has no such attribute: this release of the package is not known.
+    """
+    getattr(owner, name)
+    setattr(owner, name, value)
+
+
 def _patch_gevent() -> None:
     import gevent.monkey
     import gevent.signal

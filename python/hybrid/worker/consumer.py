@@ -20,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import redis
-from hybrid.worker import collector, events, publish, settings, strategy
+from hybrid.worker import collector, events, lines, publish, settings, strategy
 from hybrid.worker.loop import greenloop
 
 logger = get_logger("celery.worker.consumer")
@@ -76,6 +76,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("results", lambda: sharing.share(self.app))
         self._turn_on("publish", lambda: publish.gather(self.app))
         self._turn_on("gc", collector.relax)
+        #: Logs that a message has been received.
+        self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
+        self._turn_on("logs", self._gather_lines)
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.
@@ -84,6 +87,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """
         is_off = piece in self._off
         self.pool.accelerated[piece] = settings.SWITCHED_OFF if is_off else turn_on() or True
+
+    def _gather_lines(self) -> None:
+        self.log_received = lines.gather(self.pool.hub)
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""

@@ -10,6 +10,7 @@ from celery.exceptions import ImproperlyConfigured
 PIECES = {
     "events": "sending task events in groups",
     "gc": "running Python's garbage collector less often",
+    "logs": "writing the INFO lines of tasks in groups",
     "publish": "publishing many messages per round trip",
     "results": "one result backend, on one connection, for all greenlets",
     "strategy": "our request and message handler",

@@ -30,6 +30,11 @@ _celery_default = celery_strategy.default
 _Request = celery_request.Request
 
 
+def log_received(message: str, context: dict[str, Any]) -> None:
+    """Log that a message has been received, as Celery does."""
+    logger.info(message, context, extra={"data": context})
+
+
 def reasons(task: Task, app: Any) -> list[str]:
     """Say why messages for ``task`` go through Celery's strategy alone.
 
@@ -127,7 +132,7 @@ class Strategy:
                 "kwargs": request.kwargsrepr,
                 "eta": None,
             }
-            logger.info(trace.LOG_RECEIVED, context, extra={"data": context})
+            self._consumer.log_received(trace.LOG_RECEIVED, context)
         if request.id in self._revoked and request.revoked():
             return True
         consumer = self._consumer
