@@ -105,6 +105,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
     _put_alone = _rebound(redis.Channel._put, dumps=dumps)
+    _put_fanout = _rebound(redis.Channel._put_fanout, dumps=dumps)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._multiplexed: MultiplexedRedis | None = None

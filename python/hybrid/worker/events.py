@@ -6,18 +6,27 @@ receiver of events understands, and does so under prefork. Its green pools send 
 
 from __future__ import annotations
 
+from time import time
 from typing import Any
 
+import kombu
 from celery.events import EventDispatcher
+from celery.events import dispatcher as celery_dispatcher
 from celery.utils.log import get_logger
 
+from hybrid import patching
 from hybrid.hubs.base import Hub
+from hybrid.worker.producers import Producer
 
 logger = get_logger("celery.events")
 
 #: Events in one message.
-GROUP_LIMIT = 100
+GROUP_LIMIT = 250
 _GROUP = "task"
+
+
+#: What :meth:`EventDispatcher.send` takes besides the fields of an event.
+_OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
 
 
 def gather(dispatcher: Any, hub: Hub) -> str | None:
@@ -33,19 +42,54 @@ def gather(dispatcher: Any, hub: Hub) -> str | None:
         return f"{cls.__module__}.{cls.__qualname__} sends events in a way of its own"
     dispatcher.buffer_group = frozenset({_GROUP})
     dispatcher.buffer_limit = float("inf")  # Celery's own flush, in the middle of a task
-    dispatcher.on_send_buffered = _Flusher(dispatcher, hub).schedule
+    buffer = _Buffer(dispatcher, hub)
+    dispatcher.on_send_buffered = buffer.schedule_flush
+    dispatcher.send = buffer.send
+    buffer.use_own_producer()
+    dispatcher.on_enabled.add(buffer.use_own_producer)
     return None
 
 
-class _Flusher:
-    """Sends the events that have been buffered by the end of the hub's turn, in their order."""
+class _Buffer:
+    """Holds the events of tasks until the end of the hub's turn, and sends them in their order."""
 
     def __init__(self, dispatcher: Any, hub: Hub) -> None:
         self._dispatcher = dispatcher
         self._hub = hub
         self._is_flushing = False
+        self._minute = 0.0
+        self._utcoffset = 0.0
 
-    def schedule(self) -> None:
+    def use_own_producer(self) -> None:
+        """Encode events in Rust."""
+        if type(self._dispatcher.producer) is kombu.Producer:
+            patching.specialise(self._dispatcher.producer, Producer)
+
+    def send(self, type: str, **fields: Any) -> Any:
+        """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
+        dispatcher = self._dispatcher
+        if not type.startswith("task-") or not _OPTIONS.isdisjoint(fields):
+            return EventDispatcher.send(dispatcher, type, **fields)
+        if not dispatcher.enabled or (dispatcher.groups and _GROUP not in dispatcher.groups):
+            return None
+        now = time()
+        if now // 60 != self._minute:  # Celery asks for the time zone each time
+            self._minute, self._utcoffset = now // 60, celery_dispatcher.utcoffset()
+        event = {
+            "hostname": dispatcher.hostname,
+            "utcoffset": self._utcoffset,
+            "pid": dispatcher.pid,
+            "clock": dispatcher.clock.forward(),
+            "timestamp": now,
+            **fields,
+            "type": type,
+        }
+        dispatcher._group_buffer[_GROUP].append(event)
+        self.schedule_flush()
+        return None
+
+    def schedule_flush(self) -> None:
+        """Flush when this turn of the hub is over."""
         if not self._is_flushing:
             self._is_flushing = True
             self._hub.spawn(self._flush)

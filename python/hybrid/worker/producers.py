@@ -12,9 +12,11 @@ import kombu
 from kombu.pools import ProducerPool as KombuProducerPool
 from kombu.resource import Resource
 
+from hybrid.transports.message import JSON, encode_json
+
 
 class Producer(kombu.Producer):  # type: ignore[misc]
-    """kombu's producer, which asks whether to declare or to retry only where it comes to that."""
+    """kombu's producer, encoding in Rust, and declaring and retrying where it comes to that."""
 
     def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
         """Declare ``entity`` unless this connection has done so."""
@@ -31,6 +33,23 @@ class Producer(kombu.Producer):  # type: ignore[misc]
             and connection
             and entity.can_cache_declaration
             and hash(entity) in connection.client.declared_entities
+        )
+
+    def _prepare(
+        self,
+        body: Any,
+        serializer: str | None = None,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        compression: str | None = None,
+        headers: dict[str, Any] | None = None,
+    ) -> Any:
+        if not content_type and not compression and (serializer or self.serializer) == "json":
+            text = encode_json(body)
+            if text is not None:
+                return text, JSON, "utf-8"
+        return super()._prepare(
+            body, serializer, content_type, content_encoding, compression, headers
         )
 
     def publish(

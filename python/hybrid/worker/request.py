@@ -148,6 +148,12 @@ class Request(celery_request.Request):  # type: ignore[misc]
             self.acknowledged = True
             self.send_event("task-rejected", requeue=requeue)
 
+    def send_event(self, type: str, **fields: Any) -> None:
+        """Send an event of this task, if anybody wants it."""
+        eventer = self._eventer
+        if eventer and eventer.enabled and self._task.send_events:
+            eventer.send(type, uuid=self.id, **fields)
+
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:
             settle(logger, self._connection_errors, *args)
@@ -162,9 +168,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
         task_ready(self, successful=True)
         if self._acks_late:
             self.acknowledge()
-        eventer = self._eventer
-        if eventer and eventer.enabled:
-            self.send_event("task-succeeded", result=retval, runtime=runtime)
+        self.send_event("task-succeeded", result=retval, runtime=runtime)
         return None
 
 
