@@ -19,7 +19,7 @@ pub struct Delivery {
     redelivered: bool,
 }
 
-/// The arguments of `basic.deliver`, AMQP 0-9-1 section 1.8.3.13.
+/// The arguments of `basic.deliver`, AMQP 0-9-1 section 1.8.3.9.
 #[derive(Debug, Clone, Copy)]
 struct Arguments<'a> {
     consumer_tag: &'a [u8],

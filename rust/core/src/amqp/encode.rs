@@ -75,7 +75,7 @@ fn patch_len(out: &mut [u8], start: usize, len: u32) {
     out[start - 4..start].copy_from_slice(&len.to_be_bytes());
 }
 
-/// A `basic.publish` in the making, AMQP 0-9-1 section 1.8.3.9.
+/// A `basic.publish` in the making, AMQP 0-9-1 section 1.8.3.7.
 ///
 /// Properties are added in the order of [`Property::ALL`].
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 //! The types are those that `RabbitMQ` sends, which are not those of the specification: AMQP
 //! 0-9-1 section 4.2.1 against <https://www.rabbitmq.com/amqp-0-9-1-errata> (section 3, "Field
 //! types"). Where the two give a letter two meanings, `RabbitMQ`'s counts: `s` is a signed 16-bit
-//! number and no short string, `l` a signed 64-bit number, `x` an array of bytes. Letters of
-//! the specification that `RabbitMQ` never sends (`B`, `U`, `u`, `i`, `L`) are read as py-amqp does.
+//! number and no short string, `l` a signed 64-bit number, `x` an array of bytes. `U` and `L`,
+//! which only the specification has, are read as py-amqp does.
 
 use super::cursor::Cursor;
 use super::error::{AmqpError, AmqpErrorKind};
