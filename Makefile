@@ -112,6 +112,7 @@ bench: $(VENV)/.test brokers ## Measure ours beside stock, a short run
 	$(BIN)/python benches/pool.py --quick
 	$(BIN)/python benches/timer.py --quick
 	$(BIN)/python benches/micro_decode.py --rounds 5
+	$(BIN)/python benches/micro_amqp.py --rounds 5
 	$(BIN)/python benches/startup.py --quick
 	$(BIN)/python -m benches.e2e noop results sleep10 latency20 --quick \
 	  --pools gevent,hybrid.gevent,eventlet,hybrid.eventlet
@@ -121,6 +122,7 @@ bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results
 	$(BIN)/python benches/pool.py
 	$(BIN)/python benches/timer.py
 	$(BIN)/python benches/micro_decode.py --json benches/results/decode.json
+	$(BIN)/python benches/micro_amqp.py --json benches/results/amqp.json
 	$(BIN)/python benches/startup.py
 	cargo bench --package hybrid-core
 	$(BIN)/python -m benches.e2e --delay direct,2 --minutes 240

@@ -111,8 +111,8 @@ proptest! {
                 }
                 Step::Flush => model.flush(&window.flush()),
             }
-            prop_assert_eq!(window.len(), model.unacked.len() - model.acked.len());
-            prop_assert_eq!(window.is_empty(), window.len() == 0);
+            let open = model.unacked.len() - model.acked.len();
+            prop_assert_eq!((window.len(), window.is_empty()), (open, open == 0));
         }
         model.flush(&window.flush());
         prop_assert!(window.flush().is_empty());
