@@ -102,7 +102,7 @@ lint: $(VENV)/.lint ## Check formats, lints, types, stubs, docs and import contr
 
 .PHONY: fuzz
 fuzz: ## Fuzz the decoders and structures for a minute each (needs cargo-fuzz)
-	for target in envelope message slab timer; do \
+	for target in amqp envelope message slab timer; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz --sanitizer none $$target -- \
 	    -max_total_time=60 || exit 1; \
 	done
@@ -112,6 +112,7 @@ bench: $(VENV)/.test brokers ## Measure ours beside stock, a short run
 	$(BIN)/python benches/pool.py --quick
 	$(BIN)/python benches/timer.py --quick
 	$(BIN)/python benches/micro_decode.py --rounds 5
+	$(BIN)/python benches/micro_amqp.py --rounds 5
 	$(BIN)/python benches/startup.py --quick
 	$(BIN)/python -m benches.e2e noop results sleep10 latency20 --quick \
 	  --pools gevent,hybrid.gevent,eventlet,hybrid.eventlet
@@ -121,6 +122,7 @@ bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results
 	$(BIN)/python benches/pool.py
 	$(BIN)/python benches/timer.py
 	$(BIN)/python benches/micro_decode.py --json benches/results/decode.json
+	$(BIN)/python benches/micro_amqp.py --json benches/results/amqp.json
 	$(BIN)/python benches/startup.py
 	cargo bench --package hybrid-core
 	$(BIN)/python -m benches.e2e --delay direct,2 --minutes 240

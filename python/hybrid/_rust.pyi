@@ -3,6 +3,10 @@ from typing import Any, Callable, TypeVar, final
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "AckWindow",
+    "AmqpDelivery",
+    "AmqpError",
+    "AmqpReader",
     "DecodeError",
     "Delivery",
     "Slab",
@@ -11,9 +15,234 @@ __all__ = [
     "TimerHeap",
     "__version__",
     "decode_envelope",
+    "decode_properties",
     "dumps",
+    "encode_ack",
+    "encode_acks",
+    "encode_nack",
+    "encode_publish",
+    "encode_qos",
+    "encode_reject",
     "loads",
 ]
+
+@final
+class AckWindow:
+    """The deliveries of one AMQP channel that the broker waits for, and the acks it gets.
+
+    Gathers what is settled, and says how to send it: ``multiple`` only when every outstanding
+    delivery before is settled by then. So the window must know *each* delivery of its channel
+    that is to be acknowledged, those of ``basic.get`` included. A channel that is opened anew
+    needs a new window. Memory is proportional to the number of outstanding deliveries.
+    Safe to use from any thread.
+    """
+
+    def __new__(cls) -> AckWindow: ...
+    def delivered(self, delivery_tag: int) -> bool:
+        """Note a delivery that is to be settled.
+
+        Returns ``False`` for one that is outstanding already, and for 0, which stands for all.
+        """
+
+    def settle(self, delivery_tag: int) -> bool:
+        """Acknowledge a delivery with the next flush; ``False`` when it is not outstanding."""
+
+    def forget(self, delivery_tag: int) -> bool:
+        """Note that a delivery was settled on its own; ``False`` when it is not outstanding.
+
+        For rejected and nacked deliveries. The reject or nack must be written before the acks of
+        the next flush: one of those may be ``multiple`` and settle the delivery first, and a tag
+        that the broker no longer waits for closes the channel.
+        """
+
+    def flush(self) -> list[tuple[int, bool]]:
+        """Return the fewest acks for what was settled since the last flush, in order.
+
+        Each is a delivery tag and ``multiple``, ready for :func:`encode_acks`. They have to be
+        written in this order, and before those of a later flush.
+        """
+
+    def __len__(self) -> int:
+        """Return the number of outstanding deliveries that the next flush does not settle."""
+
+@final
+class AmqpError(ValueError):
+    """Bytes that are no AMQP, or a value that has to be encoded in Python.
+
+    Attributes:
+        kind: What was met. In a stream, which is then lost: ``frame-type``, ``frame-end``,
+            ``frame-size``, ``unexpected-frame``, ``class``, ``body-size`` or ``truncated``. In
+            the properties of one message: ``truncated``, ``flags``, ``table-type``, ``depth``,
+            ``utf-8`` or ``range``. When encoding, upon which the caller asks py-amqp, which may
+            encode it or raise an error of its own: ``type``, ``range``, ``length``, ``utf-8``,
+            ``depth`` or ``frame-size``.
+        index: The offset in bytes at which that was met: in the stream, in the content header,
+            or in the frames written so far. 0 where there is no telling.
+        items: What :meth:`AmqpReader.feed` had read by then; otherwise empty.
+    """
+
+    kind: str
+    index: int
+    items: list[AmqpDelivery | tuple[int, int, bytes]]
+    def __new__(
+        cls,
+        kind: str,
+        index: int,
+        items: list[AmqpDelivery | tuple[int, int, bytes]] | None = None,
+    ) -> AmqpError: ...
+
+@final
+class AmqpDelivery:
+    """A message of ``basic.deliver`` (AMQP 0-9-1 section 1.8.3.9), as compact as it came.
+
+    Holds the bytes of its method, header and body and no other objects; a read decodes, and
+    returns a new object each time. Immutable, and safe to use from any thread.
+    """
+
+    @property
+    def channel(self) -> int:
+        """The number of the channel it came on."""
+
+    @property
+    def delivery_tag(self) -> int:
+        """What acknowledges or rejects it on its channel."""
+
+    @property
+    def redelivered(self) -> bool:
+        """Whether it was delivered before, perhaps to somebody else."""
+
+    @property
+    def consumer_tag(self) -> str:
+        """The consumer it is for. Raises :class:`AmqpError` (``utf-8``) for what is no text."""
+
+    @property
+    def exchange(self) -> str:
+        """The exchange it was published to. Raises as ``consumer_tag`` does."""
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key it was published with. Raises as ``consumer_tag`` does."""
+
+    @property
+    def header(self) -> bytes:
+        """The payload of the content header frame, for :func:`decode_properties`."""
+
+    @property
+    def body(self) -> bytes:
+        """The body; empty when there is none, where py-amqp has an empty ``str``."""
+
+    @property
+    def body_size(self) -> int:
+        """The length of the body in bytes, which copies nothing."""
+
+    def properties(self) -> dict[str, Any]:
+        """Return the properties, as :func:`decode_properties` does.
+
+        Raises:
+            AmqpError: This message has broken properties. It can still be rejected.
+        """
+
+    def headers(self) -> dict[str, Any] | None:
+        """Return ``application_headers`` alone, or ``None`` without them.
+
+        Raises:
+            AmqpError: What comes before the end of the headers is broken.
+        """
+
+    def __sizeof__(self) -> int: ...
+
+@final
+class AmqpReader:
+    """Reads what a broker sends on one connection, in chunks of any size.
+
+    Safe to use from any thread, though only one can know what the next chunk is.
+
+    Args:
+        frame_max: How many bytes a frame has at most, as agreed upon by ``connection.tune``; 0
+            for no limit.
+    """
+
+    def __new__(cls, frame_max: int = 0) -> AmqpReader: ...
+    def set_frame_max(self, frame_max: int) -> None:
+        """Change the limit, from the next frame on that has not begun."""
+
+    @property
+    def pending_bytes(self) -> int:
+        """How many bytes it holds of frames and deliveries that are not complete."""
+
+    def feed(self, data: bytes, /) -> list[AmqpDelivery | tuple[int, int, bytes]]:
+        """Read ``data``, which follows the chunks before, and return what is complete, in order.
+
+        A delivery stands where its last frame came. Every other frame is a tuple of its type
+        (1 method, 2 header, 3 body, 8 heartbeat), its channel and its payload, as py-amqp's
+        ``on_inbound_frame`` takes it; those of ``basic.return`` and ``basic.get-ok`` as well.
+
+        Memory is bounded by what was received, whatever a frame or a header declares.
+
+        Raises:
+            AmqpError: The stream is broken, and every later call raises the same error. Its
+                ``items`` are those before the broken frame.
+        """
+
+def decode_properties(header: bytes, /) -> dict[str, Any]:
+    """Decode the properties in the payload of a content header frame.
+
+    The dict is that of ``amqp.serialization.decode_properties_basic``, in its types and its order:
+    ``application_headers`` is a dict, ``timestamp`` a number of seconds. Field types are
+    RabbitMQ's (https://www.rabbitmq.com/amqp-0-9-1-errata, section 3): ``s`` is a 16-bit number
+    and ``l`` a signed 64-bit one, as in py-amqp since 5.4. Text that is not UTF-8 is ``bytes`` in
+    a table. Tables nest at most 200 deep.
+
+    Raises:
+        AmqpError: The properties are truncated, unknown or otherwise broken. py-amqp reads on past
+            the end of some of them.
+    """
+
+def encode_publish(
+    channel: int,
+    exchange: str | bytes | None,
+    routing_key: str | bytes | None,
+    mandatory: bool,
+    immediate: bool,
+    properties: dict[str, Any],
+    body: bytes | str,
+    frame_max: int,
+) -> bytes:
+    """Encode ``basic.publish`` (AMQP 0-9-1 section 1.8.3.7) with content header and body frames.
+
+    The bytes are those that py-amqp writes. Values have to be of exactly these types: ``str``,
+    ``bytes``, ``bool``, ``int``, ``float``, ``dict``, ``list``, ``tuple``, ``None`` and naive
+    ``datetime``. Changes none of its arguments.
+
+    Args:
+        channel: The number of the channel.
+        exchange: Its name; ``None`` and ``""`` for the default exchange.
+        routing_key: At most 255 bytes, as the exchange.
+        mandatory: Whether it comes back when no queue gets it.
+        immediate: Refused by RabbitMQ since 3.0.
+        properties: By py-amqp's names; those that are ``None`` are left out, as are other names.
+        body: Text is encoded in ``content_encoding``, which has to be UTF-8; it is added when it
+            is missing.
+        frame_max: How many bytes a frame has at most, 0 for no limit.
+
+    Raises:
+        AmqpError: It is py-amqp's to encode, or to refuse.
+    """
+
+def encode_ack(channel: int, delivery_tag: int, multiple: bool = False) -> bytes:
+    """Encode ``basic.ack``, AMQP 0-9-1 section 1.8.3.13, as py-amqp does."""
+
+def encode_acks(channel: int, acks: list[tuple[int, bool]]) -> bytes:
+    """Encode one ``basic.ack`` after another, as :meth:`AckWindow.flush` returns them."""
+
+def encode_nack(channel: int, delivery_tag: int, multiple: bool, requeue: bool) -> bytes:
+    """Encode ``basic.nack``, https://www.rabbitmq.com/nack.html; py-amqp cannot send it."""
+
+def encode_reject(channel: int, delivery_tag: int, requeue: bool) -> bytes:
+    """Encode ``basic.reject``, AMQP 0-9-1 section 1.8.3.14, as py-amqp does."""
+
+def encode_qos(channel: int, prefetch_size: int, prefetch_count: int, a_global: bool) -> bytes:
+    """Encode ``basic.qos``, AMQP 0-9-1 section 1.8.3.1, as py-amqp does."""
 
 @final
 class DecodeError(ValueError):

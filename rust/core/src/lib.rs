@@ -3,6 +3,7 @@
 //! Bytes and the current time are arguments; everything here can be tested, fuzzed and
 //! model-checked without a Python interpreter.
 
+pub mod amqp;
 pub mod envelope;
 pub mod message;
 pub mod slab;

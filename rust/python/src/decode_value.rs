@@ -3,71 +3,25 @@
 use hybrid_core::message::{DecodeError, Reader};
 use jiter::{NumberAny, NumberInt, pystring_ascii_new};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString};
+
+use crate::keys::Keys;
 
 /// How deep values may nest: what jiter allows, and far below any recursion limit in use.
 const MAX_DEPTH: u8 = 200;
 
-/// The keys that Celery and kombu write, quoted, in the order in which they write them.
-const KEYS: [&str; 35] = [
-    r#""lang""#,
-    r#""task""#,
-    r#""id""#,
-    r#""shadow""#,
-    r#""eta""#,
-    r#""expires""#,
-    r#""group""#,
-    r#""group_index""#,
-    r#""retries""#,
-    r#""timelimit""#,
-    r#""root_id""#,
-    r#""parent_id""#,
-    r#""argsrepr""#,
-    r#""kwargsrepr""#,
-    r#""origin""#,
-    r#""ignore_result""#,
-    r#""replaced_task_nesting""#,
-    r#""stamped_headers""#,
-    r#""stamps""#,
-    r#""correlation_id""#,
-    r#""reply_to""#,
-    r#""delivery_mode""#,
-    r#""delivery_info""#,
-    r#""exchange""#,
-    r#""routing_key""#,
-    r#""priority""#,
-    r#""body_encoding""#,
-    r#""delivery_tag""#,
-    r#""periodic_task_name""#,
-    r#""compression""#,
-    r#""callbacks""#,
-    r#""errbacks""#,
-    r#""chain""#,
-    r#""chord""#,
-    r#""redelivered""#,
-];
-
-static INTERNED: PyOnceLock<[Py<PyString>; KEYS.len()]> = PyOnceLock::new();
-
-/// Builds Python objects from JSON, sharing the strings of the keys in [`KEYS`].
+/// Builds Python objects from JSON, sharing the strings of well-known [`Keys`].
 pub(crate) struct Values<'py> {
     py: Python<'py>,
-    interned: &'py [Py<PyString>; KEYS.len()],
-    /// Where in `KEYS` the next key probably is.
-    next: usize,
+    keys: Keys<'py>,
     depth: u8,
 }
 
 impl<'py> Values<'py> {
     pub(crate) fn new(py: Python<'py>) -> Self {
-        let interned = INTERNED.get_or_init(py, || {
-            KEYS.map(|key| PyString::intern(py, unquoted(key)).unbind())
-        });
         Self {
             py,
-            interned,
-            next: 0,
+            keys: Keys::new(py),
             depth: 0,
         }
     }
@@ -132,24 +86,16 @@ impl<'py> Values<'py> {
     }
 
     fn key(&mut self, reader: &mut Reader<'_>) -> Result<Bound<'py, PyString>, DecodeError> {
-        let expected = KEYS.get(self.next).copied().unwrap_or(KEYS[0]);
-        let found = match reader.key(expected)? {
-            None => self.next % KEYS.len(),
-            Some(key) => match KEYS.iter().position(|known| unquoted(known) == key) {
-                Some(index) => index,
-                None => return Ok(text(self.py, &key)),
-            },
-        };
-        self.next = found + 1;
-        Ok(self.interned[found].bind(self.py).clone())
+        let key = reader.key(self.keys.expected())?;
+        Ok(self
+            .keys
+            .shared(key.as_deref().map(str::as_bytes))
+            .unwrap_or_else(|| text(self.py, key.as_deref().unwrap_or_default())))
     }
 }
 
-fn unquoted(key: &str) -> &str {
-    &key[1..key.len() - 1]
-}
-
-fn text<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
+/// A string, made fast when it is ASCII.
+pub(crate) fn text<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyString> {
     if text.is_ascii() {
         // SAFETY: the text is ASCII.
         unsafe { pystring_ascii_new(py, text) }

@@ -3,15 +3,28 @@
 //! Converts types and errors, and decides nothing. Nothing here calls a Python callable:
 //! a callback could switch greenlets under a Rust frame.
 
+mod ack_window;
+mod amqp;
+mod amqp_encode;
+mod amqp_value;
 mod clock;
 mod decode;
 mod decode_value;
 mod encode;
+mod keys;
 mod slab;
 mod timer;
 
 #[pyo3::pymodule(gil_used = false)]
 mod _rust {
+    #[pymodule_export]
+    use crate::ack_window::PyAckWindow;
+    #[pymodule_export]
+    use crate::amqp::{PyAmqpDelivery, PyAmqpError, PyAmqpReader, decode_properties};
+    #[pymodule_export]
+    use crate::amqp_encode::{
+        encode_ack, encode_acks, encode_nack, encode_publish, encode_qos, encode_reject,
+    };
     #[pymodule_export]
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
     #[pymodule_export]
