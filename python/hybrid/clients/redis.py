@@ -40,7 +40,15 @@ Command = tuple[tuple[Any, ...], dict[str, Any]]
 class _Call:
     """Commands whose replies belong together, and what has come of them."""
 
-    __slots__ = ("commands", "is_posted", "is_transaction", "outcome", "sent_on", "wants_replies")
+    __slots__ = (
+        "commands",
+        "is_posted",
+        "is_resent",
+        "is_transaction",
+        "outcome",
+        "sent_on",
+        "wants_replies",
+    )
 
     def __init__(
         self,
@@ -56,6 +64,8 @@ class _Call:
         self.is_posted = is_posted
         #: The number of the connection that it has been sent on.
         self.sent_on = 0
+        #: Whether it is sent once more, because that connection was lost.
+        self.is_resent = False
         #: One reply per command, or what is raised instead; ``None`` until it is known.
         self.outcome: list[Any] | BaseException | None = None
 
@@ -159,11 +169,20 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def _fail(self, exc: BaseException, calls: list[_Call]) -> None:
         unread, self._unread = self._unread, []
-        for call in (*unread, *calls):
+        for call in unread:
+            if call.outcome is None and not call.is_resent:
+                call.is_resent = True
+                self._unread.append(call)
+            elif call.outcome is None:
+                call.outcome = copied(exc)
+                _log_errors(call)
+        for call in calls:
             if call.outcome is None:
                 call.outcome = copied(exc)
-                if call.is_posted or call in unread:
+                if call.is_posted:
                     _log_errors(call)
+        if self._unread:
+            self._gather.post(_Call([]))
 
     def _exchange(self, connection: Any, calls: list[_Call]) -> None:
         """Send the calls that have not been sent, and read replies if somebody wants one."""

@@ -73,7 +73,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         super().__init__(run_or_refuse, **kwargs)
         self._off = settings.disabled(self.app)
-        self._turn_on("results", lambda: sharing.share(self.app))
+        self._turn_on("results", self._share_results)
         self._turn_on("publish", lambda: publish.gather(self.app))
         self._turn_on("gc", collector.relax)
         #: Logs that a message has been received.
@@ -83,10 +83,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.
 
-        ``turn_on`` returns why the piece is not on, or something false.
+        ``turn_on`` returns why the piece is not on, something false, or what tells it later.
         """
         is_off = piece in self._off
         self.pool.accelerated[piece] = settings.SWITCHED_OFF if is_off else turn_on() or True
+
+    def _share_results(self) -> str | Callable[[], Any]:
+        reason = sharing.share(self.app)
+        return reason or (lambda: getattr(self.app.backend, "declined", None) or True)
 
     def _gather_lines(self) -> None:
         self.log_received = lines.gather(self.pool.hub)
@@ -111,14 +115,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("transport", self._start_popping)
 
-    def _start_popping(self) -> str | None:
+    def _start_popping(self) -> str | Callable[[], Any]:
         channel = self.task_consumer.channel
         if not isinstance(channel, redis.Channel):
             return f"not for the transport {self.conninfo.transport.driver_type}"
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
         channel.start_popping()
-        return channel.declined
+        return lambda: channel.declined or True
 
     def _free_places(self) -> int:
         # Celery's own rule for this setting.

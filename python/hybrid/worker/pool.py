@@ -109,7 +109,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._held = False
         self._joiners: set[Greenlet] = set()
         self._waiters: set[Greenlet] = set()
-        #: Pieces of the worker that run on our code, each with the reason why one does not.
+        #: Pieces of the worker that run on our code, each with the reason why one does not, or
+        #: with what tells it.
         self.accelerated: dict[str, Any] = {"pool": True, "timer": True}
 
     # -- life
@@ -292,7 +293,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "slots": self._slots,
                 "slots-created": self._slots_created,
                 "abandoned": self._abandoned,
-                "accelerated": dict(self.accelerated),
+                "accelerated": {
+                    piece: state() if callable(state) else state
+                    for piece, state in self.accelerated.items()
+                },
                 # The names under which stock eventlet reports the same.
                 "free-threads": max(self.limit - self._busy, 0),
                 "running-threads": self._busy,

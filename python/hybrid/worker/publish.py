@@ -6,7 +6,6 @@ from typing import Any
 
 from celery.app.amqp import AMQP
 from celery.app.base import Celery
-from kombu import pools
 
 from hybrid.transports import redis
 from hybrid.worker.caller import Caller
@@ -31,8 +30,8 @@ def gather(app: Any) -> str | None:
     limit = amqp.producer_pool.limit
     if limit:
         limit = max(limit, PRODUCERS)
-        app.pool.limit = limit
-        connections = pools.connections[app.connection_for_write()]
+        # Of their own: whoever else wants a connection gets one that no producer keeps.
+        connections = app.connection_for_write().Pool(limit)
         amqp._producer_pool = ProducerPool(connections, limit=limit)
     if type(amqp)._create_task_sender is AMQP._create_task_sender:
         amqp.send_task_message = Sender(app)
