@@ -5,6 +5,7 @@ from typing_extensions import disjoint_base
 __all__ = [
     "DecodeError",
     "Delivery",
+    "Packing",
     "Slab",
     "SlabFullError",
     "TimerEntry",
@@ -68,6 +69,25 @@ def loads(data: str | bytes, /) -> Any:
     Raises:
         DecodeError: kombu might read the input differently, or not at all.
     """
+
+@final
+class Packing:
+    """Byte strings that are much like one of them, kept small. Safe to use from any thread.
+
+    Args:
+        reference: What the others are like; the last 8 KiB of it count.
+    """
+
+    def __new__(cls, reference: bytes, /) -> Packing: ...
+    def pack(self, data: bytes, /) -> bytes:
+        """Return ``data`` in fewer bytes, or in a few more if it is like nothing."""
+
+    def unpack(self, packed: bytes, /) -> bytes:
+        """Return what was packed.
+
+        Raises:
+            ValueError: This packing has not made it.
+        """
 
 #: The version of the distribution.
 __version__: str

@@ -5,6 +5,7 @@
 
 pub mod envelope;
 pub mod message;
+pub mod packing;
 pub mod slab;
 mod sync;
 pub mod timer;

@@ -6,6 +6,7 @@
 mod clock;
 mod decode;
 mod decode_value;
+mod packing;
 mod slab;
 mod timer;
 
@@ -13,6 +14,8 @@ mod timer;
 mod _rust {
     #[pymodule_export]
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
+    #[pymodule_export]
+    use crate::packing::PyPacking;
     #[pymodule_export]
     use crate::slab::{PySlab, SlabFullError};
     #[pymodule_export]
