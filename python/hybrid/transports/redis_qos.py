@@ -73,6 +73,14 @@ class QoS(redis.QoS):  # type: ignore[misc]
         )
         virtual.QoS.append(self, message, delivery_tag)
 
+    def forget_message(self, delivery_tag: str) -> None:
+        """Keep the tag of a message in flight, and nothing else of it.
+
+        Redis has the message. Here, only tags are ever read, also to restore messages.
+        """
+        if delivery_tag in self._delivered:
+            self._delivered[delivery_tag] = None
+
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""
         self._recorded.discard(delivery_tag)

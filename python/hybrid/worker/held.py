@@ -1,0 +1,151 @@
+"""Tasks that wait for their time: each is a timer entry with a packed message in it.
+
+Celery keeps a whole request for a task with an ETA, and its message besides. Here such a task is one
+:class:`Held`, which is at once the entry in the timer's heap and what Celery's state knows the task
+by, and becomes a request when it is due, or when somebody looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import state as worker_state
+
+from hybrid._rust import Packing
+from hybrid.transports.frozen import Form
+from hybrid.worker.timer import Entry
+
+logger = get_logger("celery.worker.strategy")
+
+#: Before 5.7, Celery forgets a waiting task until it is due.
+_scheduled_requests: Any = getattr(worker_state, "scheduled_requests", None)
+#: The priority of tasks with an ETA in the timer, as in Celery; `inspect scheduled` shows it.
+PRIORITY = 6
+
+
+class Held(Entry):
+    """A task that waits for its time.
+
+    ``inspect scheduled`` finds a request among its arguments. In Celery's state it stands for the
+    request: whatever it is asked for that it does not know itself, it asks the request. From then on
+    there is one request, which also runs in the end.
+    """
+
+    __slots__ = ("_packed", "_request", "bucket", "id")
+
+    fun: Holder
+    _packed: bytes
+    _request: Any
+    bucket: Any
+    id: str
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The request, as in Celery's entries; not the one that will run, unless there is one."""
+        return (self._request or self.fun.request_of(self._packed),)
+
+    @property
+    def request(self) -> Any:
+        """The request, which is kept from now on."""
+        request = self._request
+        if request is None:
+            request = self._request = self.fun.request_of(self._packed)
+            request._eta_timer_entry = self
+        return request
+
+    @property
+    def _eta_timer_entry(self) -> Held:
+        return self
+
+    def info(self, safe: bool = False) -> Any:
+        """Return what ``inspect`` shows of the request."""
+        return self.args[0].info(safe=safe)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.request, name)
+
+    def __call__(self) -> None:
+        self.fun.apply(self)
+
+
+class Holder:
+    """Holds the tasks of one name whose messages come through one channel.
+
+    Args:
+        consumer: The worker's consumer.
+        request_of: Makes a request of a message.
+        form: How these messages become bytes.
+        message: One of them, not frozen yet.
+        data: The same, frozen. The others are probably much like it.
+    """
+
+    __name__ = "apply_eta_task"
+
+    def __init__(
+        self, consumer: Any, make_request: Any, form: Form, message: Any, data: bytes
+    ) -> None:
+        self._consumer = consumer
+        self._make_request = make_request
+        self._form = form
+        self.channel = message.channel
+        self._accept = message.accept
+        self._packing = Packing(data)
+
+    def hold(self, message: Any, data: bytes, task_id: str, bucket: Any, request: Any) -> Held:
+        """Return the entry that keeps a message.
+
+        Args:
+            message: Its channel lets go of it.
+            data: The message, frozen.
+            task_id: Of the task.
+            bucket: The rate limit that applies when it is due, or ``None``.
+            request: Its request if somebody has seen it, or ``None``.
+        """
+        held = Held(self)
+        held._packed = self._packing.pack(data)
+        held._request = request
+        held.bucket = bucket
+        held.id = task_id
+        self._form.release(message)
+        return held
+
+    def request_of(self, packed: bytes) -> Any:
+        """Return a request for what was packed."""
+        return self._make_request(self._message_of(packed))
+
+    def _message_of(self, packed: bytes) -> Any:
+        message = self._form.thaw(self._packing.unpack(packed), self.channel)
+        # As kombu's consumers do with every message.
+        if self._accept is not None:
+            message.accept = self._accept
+        return message
+
+    def apply(self, held: Held) -> None:
+        """Do what Celery does when a task is due."""
+        consumer, bucket = self._consumer, held.bucket
+        request = held._request or self.request_of(held._packed)
+        forget(held)
+        if bucket is None:
+            consumer.apply_eta_task(request)
+        else:
+            # It has been waiting for its time, and goes on waiting for a token.
+            remember(request)
+            consumer._limit_post_eta(request, bucket, 1)
+
+
+def remember(request: Any) -> None:
+    """Let Celery's state know that a task waits for its time."""
+    if _scheduled_requests is not None:
+        worker_state.requests[request.id] = request
+        _scheduled_requests.add(request)
+
+
+def forget(held: Held) -> None:
+    """Undo :func:`remember`."""
+    if _scheduled_requests is not None:
+        if worker_state.requests.get(held.id) is held:
+            del worker_state.requests[held.id]
+        _scheduled_requests.discard(held)
