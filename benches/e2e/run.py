@@ -202,7 +202,14 @@ def _mirrored(index: int, width: int) -> int:
 
 
 def _one_line(sample: dict[str, Any]) -> str:
+    if "held_bytes" in sample:
+        return (
+            f"{sample['held_bytes']:.0f} bytes held, {sample['accepted_per_cpu_s']:.0f} accepted "
+            f"per CPU second, those behind done after {tables.short(sample['behind_seconds'])} s"
+        )
     said = f"{sample['tasks_per_s']:.0f}/s, {sample['worker_cpu_us']:.0f} µs"
+    if sample.get("late_p99_ms"):
+        said += f", p99 {sample['late_p99_ms']:.0f} ms late"
     if sample.get("start_p50_ms"):
         said = f"started after {sample['start_p50_ms']:.1f} ms, {sample['worker_cpu_us']:.0f} µs"
     return said if sample["settled"] else f"{said}, {sample['tasks']} tasks in the time"

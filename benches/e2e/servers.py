@@ -174,12 +174,12 @@ class RedisServer:
         self._envelope = json.dumps(envelope)
         self._argsrepr = _argsrepr(payload)
 
-    def envelope(self, number: int, eta: str = _ETA) -> str:
+    def envelope(self, number: int, eta: str | None = _ETA) -> str:
         body = base64.b64encode((self._body % number).encode()).decode()
         return (
             self._envelope.replace(_ID, task_id(number))
             .replace(_TAG, str(uuid.uuid4()))
-            .replace(_ETA, eta)
+            .replace(f'"{_ETA}"', json.dumps(eta))
             .replace("ARGSREPR", self._argsrepr % number)
             .replace("BODY", body)
         )
@@ -188,8 +188,8 @@ class RedisServer:
         """Send one message at once."""
         self._ask("LPUSH", QUEUE, self.envelope(number))
 
-    def fill(self, numbers: Iterable[int], eta: str = _ETA) -> None:
-        """Put many messages into the queue."""
+    def fill(self, numbers: Iterable[int], eta: str | None = _ETA) -> None:
+        """Put many messages into the queue; without an ETA even if they were learned with one."""
         envelopes = (self.envelope(number, eta) for number in numbers)
         size = max(1, min(1000, _BATCH_BYTES // len(self.envelope(0))))
         while batch := list(islice(envelopes, size)):
@@ -265,7 +265,7 @@ class RabbitMQ:
         self._headers = self._properties.pop("application_headers")
         self._argsrepr = _argsrepr(payload)
 
-    def _message(self, number: int, eta: str) -> amqp.Message:
+    def _message(self, number: int, eta: str | None) -> amqp.Message:
         name = task_id(number)
         headers = {
             **self._headers,
@@ -281,7 +281,7 @@ class RabbitMQ:
     def send(self, number: int) -> None:
         self._channel.basic_publish(self._message(number, _ETA), exchange="", routing_key=QUEUE)
 
-    def fill(self, numbers: Iterable[int], eta: str = _ETA) -> None:
+    def fill(self, numbers: Iterable[int], eta: str | None = _ETA) -> None:
         publish = self._channel.basic_publish
         for number in numbers:
             publish(self._message(number, eta), exchange="", routing_key=QUEUE)

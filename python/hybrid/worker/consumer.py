@@ -22,6 +22,7 @@ from hybrid.backends import sharing
 from hybrid.transports import redis
 from hybrid.worker import events, publish, settings, strategy
 from hybrid.worker.loop import greenloop
+from hybrid.worker.prefetch import Prefetch
 
 logger = get_logger("celery.worker.consumer")
 
@@ -121,15 +122,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.
 
-        The pool takes any number of jobs. Where the broker is not told how many to send, it
-        is this handler that waits, as the stock pools do.
+        The pool takes any number of jobs. Where the broker sends all it has, it is this handler
+        that waits, as the stock pools do.
         """
         if not hasattr(super(), "call_soon_ack"):
             kwargs.setdefault("promise", _promise_now)
         celerys_handler: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
         strategies = self.strategies
         callbacks = self.on_task_message
-        is_bounded = bool(self.initial_prefetch_count)
+        prefetch = Prefetch(self.qos, self.task_consumer.channel)
 
         def on_task_received(message: Any) -> None:
             try:
@@ -154,7 +155,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self.on_decode_error(message, exc)
             except _UNREADABLE as exc:
                 self._refuse(message, exc)
-            if not is_bounded:
+            if prefetch.is_unlimited:
                 self.pool.wait_for_room(BACKLOG_PER_SLOT)
 
         return receive_or_refuse
