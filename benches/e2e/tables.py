@@ -68,6 +68,8 @@ COLUMNS = {
         Column("accepted_per_cpu_s", "accepted", "a CPU second", better="more"),
         Column("accept_seconds", "all taken", "seconds"),
         Column("behind_seconds", "1000 behind", "seconds", better="less"),
+        Column("behind_worker_cpu_us", "worker", "µs each"),
+        Column("behind_broker_cpu_us", "broker", "µs each"),
         Column("revoke_seconds", "revoke", "seconds"),
         Column("peak_rss_mb", "peak", "MB"),
     ),

@@ -41,7 +41,7 @@ def keep_waiting(cell: Cell) -> Sample:
         "held_bytes": (cell.memory() - memory) / count,
         "peak_rss_mb": cell.memory() / 2**20,
     }
-    begin = time.monotonic()
+    before, begin = cell.spent(), time.monotonic()
     cell.broker.fill(range(count, cell.count), eta=None)
     done = cell.wait_until(
         lambda: cell.ledger.done(count, cell.count) == BEHIND,
@@ -49,6 +49,9 @@ def keep_waiting(cell: Cell) -> Sample:
         every=0.01,
     )
     sample["behind_seconds"] = time.monotonic() - begin if done else None
+    after = cell.spent()
+    sample["behind_worker_cpu_us"] = (after.worker - before.worker) / BEHIND * 1e6
+    sample["behind_broker_cpu_us"] = (after.broker - before.broker) / BEHIND * 1e6
     begin = time.monotonic()
     _revoke(cell, range(min(count, REVOKED)))
     sample["revoke_seconds"] = time.monotonic() - begin

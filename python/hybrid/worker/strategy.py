@@ -160,7 +160,7 @@ class Strategy:
             return False
         if signals.task_received.receivers:
             signals.task_received.send(sender=self._consumer, request=request)
-        if self._sends_events:
+        if self._sends_events and self._eventer_takes_tasks():
             eta, expires = request.eta, request.expires
             self._eventer.send(
                 "task-received",
@@ -176,6 +176,12 @@ class Strategy:
             )
         return True
 
+    def _eventer_takes_tasks(self) -> bool:
+        # Without -E the dispatcher works, too, and drops all but the worker's own events; remote
+        # control can change that at any time.
+        groups = self._eventer.groups
+        return not groups or "task" in groups
+
     # -- tasks with an ETA
 
     def _due(self, eta: Any) -> float | None:
@@ -186,7 +192,9 @@ class Strategy:
         """
         app = self._app
         try:
-            moment = maybe_make_aware(parse_moment(eta), app.conf.timezone)
+            moment = parse_moment(eta)
+            if moment.tzinfo is None:
+                moment = maybe_make_aware(moment, app.conf.timezone)
             if app.uses_utc_timezone():
                 return float(to_timestamp(timezone.to_system(moment)))
             return float(to_timestamp(moment, app.timezone))
@@ -205,7 +213,7 @@ class Strategy:
         if (
             is_signalled
             or self._logs
-            or self._sends_events
+            or (self._sends_events and self._eventer_takes_tasks())
             or message.headers.get("expires") is not None
             or task_id in self._revoked
         ):
