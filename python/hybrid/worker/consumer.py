@@ -21,6 +21,7 @@ from vine import promise
 from hybrid.backends import sharing
 from hybrid.transports import redis
 from hybrid.worker import events, publish, settings, strategy
+from hybrid.worker.held import DueLine
 from hybrid.worker.loop import greenloop
 from hybrid.worker.prefetch import Prefetch
 
@@ -73,9 +74,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, exc)
 
         super().__init__(run_or_refuse, **kwargs)
+        self.due_line = DueLine(self.pool)
         self._off = settings.disabled(self.app)
         self._turn_on("results", lambda: sharing.share(self.app))
         self._turn_on("publish", lambda: publish.gather(self.app))
+
+    def on_close(self) -> None:
+        """Forget what has not started: its messages go back to the broker."""
+        self.due_line.clear()
+        super().on_close()
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.

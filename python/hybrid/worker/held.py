@@ -7,6 +7,7 @@ by, and becomes a request when it is due, or when somebody looks.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 from celery.utils.log import get_logger
@@ -124,16 +125,67 @@ class Holder:
         return message
 
     def apply(self, held: Held) -> None:
-        """Do what Celery does when a task is due."""
-        consumer, bucket = self._consumer, held.bucket
+        """Let a task go on that is due."""
+        bucket = held.bucket
+        if bucket is not None:
+            # It has been waiting for its time, and goes on waiting for a token.
+            request = self._release(held)
+            remember(request)
+            self._consumer._limit_post_eta(request, bucket, 1)
+        else:
+            self._consumer.due_line.enter(held)
+
+    def hand_over(self, held: Held) -> None:
+        """Do what Celery does when a task is due that has no rate limit."""
+        self._consumer.apply_eta_task(self._release(held))
+
+    def _release(self, held: Held) -> Any:
         request = held._request or self.request_of(held._packed)
         forget(held)
-        if bucket is None:
-            consumer.apply_eta_task(request)
-        else:
-            # It has been waiting for its time, and goes on waiting for a token.
-            remember(request)
-            consumer._limit_post_eta(request, bucket, 1)
+        return request
+
+
+class DueLine:
+    """Tasks that are due and wait for the pool, in order.
+
+    Thousands may be due at one instant. Each becomes a request shortly before the pool can start it:
+    requests of all of them would take memory, and time of Python's collector.
+
+    Args:
+        pool: The pool that runs them.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._line: deque[Held] = deque()
+        self._is_served = False
+
+    def enter(self, held: Held) -> None:
+        """Hand a task over, or let it wait behind the others."""
+        if not (self._is_served or self._pool.is_supplied):
+            held.fun.hand_over(held)
+            return
+        self._line.append(held)
+        if not self._is_served:
+            self._is_served = True
+            self._pool.hub.spawn(self._serve)
+
+    def clear(self) -> None:
+        """Forget all of them, because the broker gives them to somebody else."""
+        self._line.clear()
+
+    def _serve(self) -> None:
+        line, pool = self._line, self._pool
+        try:
+            while line:
+                pool.wait_for_demand()
+                if line and not line[0].canceled:
+                    held = line.popleft()
+                    held.fun.hand_over(held)
+                elif line:
+                    line.popleft()
+        finally:
+            self._is_served = False
 
 
 def remember(request: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from time import monotonic, time
 from typing import Any, Callable
 
 from celery import signals
@@ -22,7 +23,7 @@ from celery.utils.time import maybe_make_aware, timezone
 from celery.worker import request as celery_request
 from celery.worker import strategy as celery_strategy
 from celery.worker.state import task_reserved
-from kombu.asynchronous.timer import to_timestamp
+from kombu.asynchronous.timer import EPOCH
 from kombu.serialization import prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
@@ -69,6 +70,32 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
     start = functools.partial(_celery_default, task) if ours else task.start_strategy
     handler: Callable[..., Any] = start(app, consumer, **kwargs)
     return handler
+
+
+class _Clocks:
+    """The time of day in terms of the timer's clock.
+
+    Read anew for every task, as kombu does, the difference trembles, and tasks with one ETA would be
+    due in no order.
+    """
+
+    __slots__ = ("_difference",)
+
+    #: Seconds by which the clocks may drift apart before that counts.
+    TOLERANCE = 0.001
+
+    def __init__(self) -> None:
+        self._difference = 0.0
+
+    def difference(self) -> float:
+        """Return what the time of day is ahead of the timer's clock."""
+        now = time() - monotonic()
+        if abs(now - self._difference) > self.TOLERANCE:
+            self._difference = now
+        return self._difference
+
+
+_clocks = _Clocks()
 
 
 class Strategy:
@@ -185,7 +212,7 @@ class Strategy:
     # -- tasks with an ETA
 
     def _due(self, eta: Any) -> float | None:
-        """Return when a task is due, in seconds of the timer's clock, computed as in Celery.
+        """Return when a task is due, in seconds of the timer's clock, as Celery computes it.
 
         Returns:
             ``None`` where Celery refuses the message or the task; it also says so.
@@ -196,8 +223,8 @@ class Strategy:
             if moment.tzinfo is None:
                 moment = maybe_make_aware(moment, app.conf.timezone)
             if app.uses_utc_timezone():
-                return float(to_timestamp(timezone.to_system(moment)))
-            return float(to_timestamp(moment, app.timezone))
+                moment = timezone.to_system(moment)
+            return max((moment - EPOCH).total_seconds() - _clocks.difference(), 0.0)
         except Exception:
             return None
 
