@@ -33,9 +33,9 @@ class Scenario:
         name: What the command line and the results call it.
         what: One line for people.
         kind: ``drain``: a full queue is drained. ``eta``: tasks with an ETA reach an idle worker.
-            ``paced``: tasks are sent at a fixed rate. ``idle``: nothing is sent for a while.
-            ``held``: tasks wait for an hour, and others are sent behind
-            them. ``flood``: waiting tasks are all due at once. ``crawl``: the feed crawler of the examples.
+            ``held``: tasks wait for an hour, and others are sent behind them. ``flood``: waiting
+            tasks are all due at once. ``paced``: tasks are sent at a fixed rate. ``idle``: nothing
+            is sent for a while. ``crawl``: the feed crawler of the examples.
         task: Which task of the app.
         tasks: How many at most; fewer are measured where a pool does not do them in time. Feeds, in
             a ``crawl``.

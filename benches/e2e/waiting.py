@@ -1,4 +1,4 @@
-"""Tasks that wait for their time: what they cost while they wait, and what happens when they are due."""
+"""Tasks that wait for their time: what they cost, and what happens when they are due."""
 
 from __future__ import annotations
 

@@ -38,9 +38,7 @@ def start_waiting(request: pytest.FixtureRequest, start_worker: StartWorker) -> 
 
 
 def _send(worker: Worker, tag: str, countdown: float, **options: Any) -> Any:
-    return worker.client.signature("note", (tag, "run")).apply_async(
-        countdown=countdown, **options
-    )
+    return worker.client.signature("note", (tag, "run")).apply_async(countdown=countdown, **options)
 
 
 def _wait_until_held(worker: Worker, count: int) -> list[dict[str, Any]]:
@@ -220,9 +218,7 @@ def test_events_tell_when_a_task_is_due_and_when_it_expires(
     due = datetime.now(zone) + timedelta(seconds=1)
     expires = due + timedelta(seconds=30)
     with EventLog(worker.client) as events:
-        result = worker.client.signature("note", (tag, "run")).apply_async(
-            eta=due, expires=expires
-        )
+        result = worker.client.signature("note", (tag, "run")).apply_async(eta=due, expires=expires)
         received = events.wait_for(result.id, "task-received")
         assert datetime.fromisoformat(received["eta"]) == due
         assert datetime.fromisoformat(received["expires"]) == expires

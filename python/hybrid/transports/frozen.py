@@ -28,6 +28,7 @@ class Form(abc.ABC):
     def thaw(self, data: bytes, channel: Any) -> Any:
         """Return the message that was frozen, as ``channel`` received it."""
 
+    @abc.abstractmethod
     def release(self, message: Any) -> None:
         """Let go of ``message`` wherever its channel keeps it, but for its delivery tag."""
 
@@ -79,7 +80,9 @@ class _AMQP(Form):
             return None
         info = message.delivery_info
         try:
-            return marshal.dumps((tuple(info.items()), message.properties, message.body), self.VERSION)
+            return marshal.dumps(
+                (tuple(info.items()), message.properties, message.body), self.VERSION
+            )
         except ValueError:
             # A timestamp or a decimal number in a header.
             return None
@@ -87,6 +90,9 @@ class _AMQP(Form):
     def thaw(self, data: bytes, channel: Any) -> Any:
         info, properties, body = marshal.loads(data)
         return channel.Message(_Received(body, dict(info), properties), channel=channel)
+
+    def release(self, message: Any) -> None:
+        pass  # it is the broker that keeps it
 
 
 _ENVELOPES, _AMQP_MESSAGES = _Envelopes(), _AMQP()

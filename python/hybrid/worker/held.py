@@ -1,8 +1,8 @@
 """Tasks that wait for their time: each is a timer entry with a packed message in it.
 
-Celery keeps a whole request for a task with an ETA, and its message besides. Here such a task is one
-:class:`Held`, which is at once the entry in the timer's heap and what Celery's state knows the task
-by, and becomes a request when it is due, or when somebody looks.
+Celery keeps a whole request for a task with an ETA, and its message besides. Here such a task is
+one :class:`Held`, which is at once the entry in the timer's heap and what Celery's state knows the
+task by, and becomes a request when it is due, or when somebody looks.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Held(Entry):
     """A task that waits for its time.
 
     ``inspect scheduled`` finds a request among its arguments. In Celery's state it stands for the
-    request: whatever it is asked for that it does not know itself, it asks the request. From then on
-    there is one request, which also runs in the end.
+    request: whatever it is asked for that it does not know itself, it asks the request. From then
+    on there is one request, which also runs in the end.
     """
 
     __slots__ = ("_packed", "_request", "bucket", "id")
@@ -69,7 +69,8 @@ class Held(Entry):
         return getattr(self.request, name)
 
     def __call__(self) -> None:
-        self.fun.apply(self)
+        """Go on, because it is due."""
+        self.fun(self)
 
 
 class Holder:
@@ -124,7 +125,7 @@ class Holder:
             message.accept = self._accept
         return message
 
-    def apply(self, held: Held) -> None:
+    def __call__(self, held: Held) -> None:
         """Let a task go on that is due."""
         bucket = held.bucket
         if bucket is not None:
@@ -148,8 +149,8 @@ class Holder:
 class DueLine:
     """Tasks that are due and wait for the pool, in order.
 
-    Thousands may be due at one instant. Each becomes a request shortly before the pool can start it:
-    requests of all of them would take memory, and time of Python's collector.
+    Thousands may be due at one instant. Each becomes a request shortly before the pool can start
+    it: requests of all of them would take memory, and time of Python's collector.
 
     Args:
         pool: The pool that runs them.

@@ -3,9 +3,9 @@
 :class:`Strategy` takes JSON messages of protocol 2. A message of another protocol or serializer, or
 a damaged one, goes through Celery's own handler, with everything that this does.
 
-A task with an ETA that nobody looks at gets no request before it is due. Logging, events, a receiver
-of the signal ``task_received`` and an expiry date look at it. The signal's receivers may keep what
-they have seen, so it is that very request which runs; for the others it is made again.
+A task with an ETA that nobody looks at gets no request before it is due. Logging, events, a
+receiver of the signal ``task_received`` and an expiry date look at it. The signal's receivers may
+keep what they have seen, so it is that very request which runs; for the others it is made again.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
 class _Clocks:
     """The time of day in terms of the timer's clock.
 
-    Read anew for every task, as kombu does, the difference trembles, and tasks with one ETA would be
-    due in no order.
+    Read anew for every task, as kombu does, the difference trembles, and tasks with one ETA would
+    be due in no order.
     """
 
     __slots__ = ("_difference",)
@@ -224,7 +224,8 @@ class Strategy:
                 moment = maybe_make_aware(moment, app.conf.timezone)
             if app.uses_utc_timezone():
                 moment = timezone.to_system(moment)
-            return max((moment - EPOCH).total_seconds() - _clocks.difference(), 0.0)
+            seconds: float = (moment - EPOCH).total_seconds()
+            return max(seconds - _clocks.difference(), 0.0)
         except Exception:
             return None
 
