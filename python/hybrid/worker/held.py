@@ -163,30 +163,38 @@ class DueLine:
 
     def enter(self, held: Held) -> None:
         """Hand a task over, or let it wait behind the others."""
-        if not (self._is_served or self._pool.is_supplied):
-            held.fun.hand_over(held)
+        if self._is_served:
+            self._line.append(held)
             return
-        self._line.append(held)
-        if not self._is_served:
-            self._is_served = True
+        self._is_served = True
+        if self._pool.is_supplied:
+            self._line.append(held)
+        else:
+            # A receiver of a signal may block here; those behind wait in the line meanwhile.
+            self._hand_over(held)
+        if self._line:
             self._pool.hub.spawn(self._serve)
+        else:
+            self._is_served = False
 
     def clear(self) -> None:
         """Forget all of them, because the broker gives them to somebody else."""
         self._line.clear()
 
     def _serve(self) -> None:
-        line, pool = self._line, self._pool
+        while self._line:
+            self._pool.wait_for_demand()
+            if self._line:
+                self._hand_over(self._line.popleft())
+        self._is_served = False
+
+    def _hand_over(self, held: Held) -> None:
+        if held.canceled:
+            return
         try:
-            while line:
-                pool.wait_for_demand()
-                if line and not line[0].canceled:
-                    held = line.popleft()
-                    held.fun.hand_over(held)
-                elif line:
-                    line.popleft()
-        finally:
-            self._is_served = False
+            held.fun.hand_over(held)
+        except Exception as exc:  # as the timer does
+            logger.error("Error in timer: %r", exc, exc_info=True)
 
 
 def remember(request: Any) -> None:
