@@ -144,8 +144,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 found = strategies[message.headers["task"]]
             except (KeyError, TypeError):
                 found = None
-            # After a reconnect, Celery's handler restores the prefetch count step by step.
-            is_restored = not self.restart_count or self._maximum_prefetch_restored
+            # After a reconnect, Celery's handler restores the prefetch count step by step; not
+            # while waiting tasks have raised it above the maximum.
+            is_restored = (
+                not self.restart_count
+                or self._maximum_prefetch_restored
+                or self._new_prefetch_count > self.max_prefetch_count
+            )
             if not (
                 type(found) is strategy.Strategy
                 and is_restored
