@@ -52,6 +52,7 @@ RESULTS_DB = 1
 _ID = "00000000-0000-4000-8000-000000000000"
 _TAG = "11111111-0000-4000-8000-000000000000"
 _ETA = "2000-01-01T00:00:00+00:00"
+_PUBLISHED_AT_ONCE = 2000
 _BATCH_BYTES = 4_000_000
 
 
@@ -283,8 +284,11 @@ class RabbitMQ:
 
     def fill(self, numbers: Iterable[int], eta: str | None = _ETA) -> None:
         publish = self._channel.basic_publish
-        for number in numbers:
+        for sent, number in enumerate(numbers, 1):
             publish(self._message(number, eta), exchange="", routing_key=QUEUE)
+            if not sent % _PUBLISHED_AT_ONCE:
+                # The node stops reading from a publisher that is far ahead of it.
+                self.waiting(QUEUE)
         # A synchronous call on the same channel: everything before it has arrived.
         self.waiting(QUEUE)
 
