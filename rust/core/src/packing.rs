@@ -58,8 +58,7 @@ impl Packing {
         if u32::from_le_bytes(*length) as usize > packed.len().saturating_mul(255) {
             return Err(UnpackError);
         }
-        block::decompress_size_prepended_with_dict(packed, &self.reference)
-            .map_err(|_| UnpackError)
+        block::decompress_size_prepended_with_dict(packed, &self.reference).map_err(|_| UnpackError)
     }
 }
 
