@@ -69,6 +69,23 @@ def test_more_tasks_wait_than_amqp_can_count_and_others_pass_them(
     assert worker.output.count("prefetch_count exceeds") <= 1
 
 
+@pytest.mark.timeout(300)
+def test_a_worker_that_ends_gives_back_all_that_wait(
+    start_worker: StartWorker, record: Callable[..., None], broker: str
+) -> None:
+    worker = start_worker(concurrency=50, loglevel="WARNING")
+    count = 30_000
+    worker.flood("quick", [(0,)] * count, countdown=7200, ignore_result=True)
+    eventually(lambda: _held(worker) >= count, "all to be held", within=60, every=0.5)
+    began = time.monotonic()
+    worker.terminate()
+    worker.wait_exit(within=30)
+    record(waiting=count, seconds=round(time.monotonic() - began, 2))
+    assert worker.space.queue().ready() == count
+    if broker == "redis":
+        assert worker.space.unacked() == 0
+
+
 def _held(worker: Worker) -> int:
     return int(worker.inspect(timeout=20).stats()["prefetch_count"]) - _initial_prefetch(worker)
 
