@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterable
@@ -152,6 +153,12 @@ class Cell:
                 ledger.VARIABLE: str(self._path),
             },
         )
+
+    def end_worker(self, within: float) -> bool:
+        """Ask the worker to end warmly; tell whether it has in time."""
+        assert self._worker is not None
+        self._worker.send_signal(signal.SIGTERM)
+        return self._worker.wait(within) is not None
 
     def warm_up(self) -> None:
         """Start the worker, and return when it has done a few tasks and is idle."""

@@ -71,6 +71,7 @@ COLUMNS = {
         Column("behind_worker_cpu_us", "worker", "µs each"),
         Column("behind_broker_cpu_us", "broker", "µs each"),
         Column("revoke_seconds", "revoke", "seconds"),
+        Column("end_seconds", "give back", "seconds"),
         Column("peak_rss_mb", "peak", "MB"),
     ),
     "flood": (*_latency("late", "too late"), Column("out_of_order", "swapped"), *_COST),

@@ -18,6 +18,8 @@ BEHIND = 1000
 REVOKED = 10_000
 #: Seconds without work after which a worker counts as idle, and the share of a CPU that is none.
 QUIET_SECONDS, QUIET_SHARE = 0.5, 0.05
+#: Seconds that a worker gets to cancel its timers and to give all messages back.
+END_SECONDS = 120.0
 #: Tasks per second that a worker can take, at least: how far ahead a common ETA has to be.
 SLOWEST = 4000
 
@@ -55,6 +57,8 @@ def keep_waiting(cell: Cell) -> Sample:
     begin = time.monotonic()
     _revoke(cell, range(min(count, REVOKED)))
     sample["revoke_seconds"] = time.monotonic() - begin
+    begin = time.monotonic()
+    sample["end_seconds"] = time.monotonic() - begin if cell.end_worker(END_SECONDS) else None
     return sample
 
 
