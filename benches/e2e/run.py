@@ -88,7 +88,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=math.inf, help="begin no repeat that would end later"
     )
     parser.add_argument("--repeats", type=int, help="rounds over all cells (5; quick: 2)")
-    parser.add_argument("--tasks", type=int, help="per cell at most (by scenario; quick: 10000)")
+    parser.add_argument(
+        "--tasks",
+        type=int,
+        help="per cell at most, and just as many in held and flood (by scenario; quick: 10000)",
+    )
     parser.add_argument("--seconds", type=float, help="per cell at most (6; quick: 3)")
     parser.add_argument(
         "--delay",

@@ -143,5 +143,12 @@ def stock_of(pool: str) -> str:
 
 
 def limited(scenario: Scenario, most: int | None) -> Scenario:
-    """Return the scenario with ``most`` tasks, or as it is if it has fewer."""
-    return scenario if most is None else replace(scenario, tasks=min(most, scenario.tasks))
+    """Return the scenario with ``most`` tasks, or as it is if it has fewer.
+
+    Tasks that wait can be any number: a million take minutes, and gigabytes in the broker.
+    """
+    if most is None:
+        return scenario
+    if scenario.kind in ("held", "flood"):
+        return replace(scenario, tasks=most)
+    return replace(scenario, tasks=min(most, scenario.tasks))
