@@ -47,8 +47,10 @@ def test_fifty_thousand_tasks_of_one_instant_start_in_order_and_within_the_limit
         most_running=seen["most"],
         late={"min": lateness[0], "p50": lateness[TASKS // 2], "p99": lateness[TASKS * 99 // 100]},
     )
-    assert numbers == sorted(numbers)
-    assert len(numbers) == TASKS
+    assert sorted(numbers) == list(range(TASKS))
+    # The slots take them in order. Then each waits for its acknowledgement, and those that do so at
+    # one time may overtake each other.
+    assert max(abs(place - number) for place, number in enumerate(numbers)) <= LIMIT
     assert seen["most"] <= LIMIT
     assert lateness[0] >= -0.05
 
