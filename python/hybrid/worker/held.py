@@ -8,7 +8,7 @@ task by, and becomes a request when it is due, or when somebody looks.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Callable
 
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
@@ -56,6 +56,11 @@ class Held(Entry):
         return request
 
     @property
+    def task(self) -> Any:
+        """The task: a revoke asks for its backend, and a revoked task should stay small."""
+        return self.fun.task
+
+    @property
     def _eta_timer_entry(self) -> Held:
         return self
 
@@ -77,8 +82,9 @@ class Holder:
     """Holds the tasks of one name whose messages come through one channel.
 
     Args:
+        task: The task.
         consumer: The worker's consumer.
-        request_of: Makes a request of a message.
+        make_request: Makes a request of a message.
         form: How these messages become bytes.
         message: One of them, not frozen yet.
         data: The same, frozen. The others are probably much like it.
@@ -87,8 +93,15 @@ class Holder:
     __name__ = "apply_eta_task"
 
     def __init__(
-        self, consumer: Any, make_request: Any, form: Form, message: Any, data: bytes
+        self,
+        task: Any,
+        consumer: Any,
+        make_request: Callable[[Any], Any],
+        form: Form,
+        message: Any,
+        data: bytes,
     ) -> None:
+        self.task = task
         self._consumer = consumer
         self._make_request = make_request
         self._form = form

@@ -250,7 +250,9 @@ class Strategy:
                 return True
         holder = self._holder
         if holder is None or holder.channel is not message.channel:
-            holder = self._holder = Holder(consumer, self._make_request, form, message, data)
+            holder = self._holder = Holder(
+                self._task, consumer, self._make_request, form, message, data
+            )
         rate_limited = not consumer.disable_rate_limits
         bucket = consumer.task_buckets[self._task.name] if rate_limited else None
         held = holder.hold(message, data, task_id, bucket, request if is_signalled else None)
