@@ -41,6 +41,8 @@ logger = get_logger("celery.pool")
 
 #: Jobs started before the hub gets a turn to poll for I/O.
 TURN_BUDGET = 128
+#: Jobs that are enough to go on with for whoever can make more at any time.
+SUPPLY = 2 * TURN_BUDGET
 #: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
 KILL_GRACE = 5.0
 #: After so many kills the pool gives up on a job that swallows them, and frees its place.
@@ -161,6 +163,19 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while len(self._backlog) > per_slot * max(self.limit, 1):
+            self._wait(self._waiters)
+
+    @property
+    def is_supplied(self) -> bool:
+        """Tell whether there are jobs enough for the next turns."""
+        return len(self._backlog) >= SUPPLY
+
+    def wait_for_demand(self) -> None:
+        """Wait while there are jobs enough for the next turns.
+
+        Blocks the calling greenlet, so never call it in the hub.
+        """
+        while self.is_supplied:
             self._wait(self._waiters)
 
     def wait_for_progress(self, seconds: float) -> None:
