@@ -46,6 +46,7 @@ class _Call:
         "is_resent",
         "is_transaction",
         "outcome",
+        "sender",
         "sent_on",
         "wants_replies",
     )
@@ -62,6 +63,8 @@ class _Call:
         self.wants_replies = wants_replies
         #: Whether nobody waits for it at all.
         self.is_posted = is_posted
+        #: Who goes on when it is sent, or when that is known to have failed.
+        self.sender: Any = None
         #: The number of the connection that it has been sent on.
         self.sent_on = 0
         #: Whether it is sent once more, because that connection was lost.
@@ -125,7 +128,20 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         Raises:
             redis.RedisError: They were not sent.
         """
-        self._gather.submit(_Call(commands, wants_replies=False))
+        call = _Call(commands, wants_replies=False)
+        if self._gather.is_free():
+            self._gather.submit(call)
+            return
+        # Not with `submit`: others in the same group may wait for replies.
+        call.sender = self.hub.current()
+        self._gather.post(call)
+        try:
+            while not call.sent_on and call.outcome is None:
+                self.hub.park()
+        finally:
+            call.sender = None  # whoever was killed waits for something else now
+        if isinstance(call.outcome, BaseException):
+            raise call.outcome
 
     def post(self, commands: list[Command]) -> None:
         """Execute ``commands`` before whatever is executed after this, without waiting at all.
@@ -158,10 +174,16 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         except BaseException:
             self._disconnect(connection)  # half a reply may be left in it
             raise
+        self._wake_senders(calls)
         if getattr(connection, "_re_auth_token", None) is not None:
             # redis-py does this when a connection goes back to its pool: this one never does.
             connection.re_auth()
         return [call.outcome for call in calls]
+
+    def _wake_senders(self, calls: list[_Call]) -> None:
+        senders = [call for call in calls if call.sender is not None]
+        if senders:
+            self.hub.call_soon(_wake, senders)
 
     def _disconnect(self, connection: Any) -> None:
         connection.disconnect()
@@ -179,7 +201,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         for call in calls:
             if call.outcome is None:
                 call.outcome = copied(exc)
-                if call.is_posted:
+                if call.is_posted or call.sent_on:
                     _log_errors(call)
         if self._unread:
             self._gather.post(_Call([]))
@@ -199,6 +221,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         unanswered = [call for call in unanswered if call.outcome is None]
         for call in unanswered:
             call.sent_on = self._number
+        self._wake_senders(unanswered)
         if any(call.wants_replies for call in unanswered):
             for call in unanswered:
                 call.outcome = self._read_call(connection, call)
@@ -298,6 +321,12 @@ def shared(
         client = _shared[key] = make(hub=hub, connection_pool=pool)
         weakref.finalize(client, pool.disconnect)
     return client
+
+
+def _wake(calls: list[_Call]) -> None:
+    for call in calls:
+        if call.sender is not None:
+            call.sender.switch()
 
 
 def _log_errors(call: _Call) -> None:
