@@ -12,6 +12,7 @@ import redis
 from celery import Celery
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend as CelerysBackend
+from celery.utils.objects import Bunch
 
 from hybrid.backends.redis import LARGE, RedisBackend
 from hybrid.backends.redis_store import BYTES, Result, Store
@@ -42,6 +43,7 @@ def stored(plain: redis.Redis, task_id: str) -> Any:
 REQUESTS = {
     "plain": Context({"id": "1", "task": "t"}),
     "in a group": Context({"id": "1", "group": "g", "parent_id": "p", "args": (1,), "kwargs": {}}),
+    "of an unknown task": Bunch(name="t", chord=None, root_id="r", errbacks=[]),
     "none": None,
 }
 
