@@ -78,7 +78,7 @@ test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at onc
 
 .PHONY: test-pieces
 test-pieces: $(VENV)/.test brokers ## Run the conformance tests with each accelerated piece switched off
-	for piece in events publish results strategy transport; do \
+	for piece in events gc logs publish results strategy transport; do \
 	  HYBRID_DISABLE=$$piece $(BIN)/python -m pytest --numprocesses $(JOBS) tests/conformance \
 	    --pools hybrid.gevent,hybrid.eventlet $(ARGS) || exit 1; \
 	done

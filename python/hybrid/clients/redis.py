@@ -154,6 +154,8 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         """Give the connection back."""
         shared, self._shared = self._shared, None
         if shared is not None:
+            if self._unread:
+                shared.disconnect()  # the replies are nobody's
             self.connection_pool.release(shared)
         super().close()
 
@@ -163,6 +165,8 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         connection = self._shared
         if connection is None or connection.pid != os.getpid():  # a fork has its parent's
             connection = self._shared = _get_connection(self.connection_pool)
+            self._number += 1
+            self._unread = []  # they were sent
 
         try:
             connection.retry.call_with_retry(

@@ -204,3 +204,14 @@ def test_what_cannot_be_sent_is_the_senders_error(client: MultiplexedRedis) -> N
     with pytest.raises(redis.DataError):
         client.send([(("SET", "key", object()), {})])
     assert client.ping()
+
+
+def test_replies_that_nobody_read_are_nobody_elses(
+    client: MultiplexedRedis, plain: redis.Redis
+) -> None:
+    plain.set("key", "value")
+    client.send([(("INCR", "count"), {})])
+    client.close()
+    assert client.get("key") == b"value"
+    assert client.connection_pool.get_connection().can_read(timeout=0) is False
+    assert plain.get("count") == b"1"
