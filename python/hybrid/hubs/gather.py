@@ -75,13 +75,17 @@ class Gather(Generic[Item]):
         return entry.outcome
 
     def post(self, item: Item) -> None:
-        """Have ``item`` done without waiting for it: after this turn of the hub, so that what is
-        submitted in this turn goes with it. Nobody gets the outcome.
+        """Have ``item`` done without waiting for it: with what is submitted next, or when this turn
+        of the hub is over. Nobody gets the outcome.
         """
         self._waiting.append(_Entry(item, None))
         if not self._is_serving:
-            self._is_serving = True
-            self._hub.call_soon(self._hub.spawn, self._serve)
+            # Once more around: what is scheduled already may submit something.
+            self._hub.call_soon(self._hub.call_soon, self._serve_posted)
+
+    def _serve_posted(self) -> None:
+        if self._waiting:
+            self._start_serving()
 
     def _start_serving(self) -> None:
         if not self._is_serving:
@@ -93,8 +97,14 @@ class Gather(Generic[Item]):
         # It may never give way to others: the server's answer may be there before one looks.
         self._is_first = False
         self._hub.call_soon(self._begin_turn)
+        posted = list(self._waiting)
+        self._waiting.clear()
         try:
-            [outcome] = self._perform([item])
+            *_, outcome = self._perform([*(entry.item for entry in posted), item])
+        except BaseException as exc:
+            if not isinstance(exc, Exception):  # somebody kills the submitter alone
+                self._waiting.extendleft(reversed(posted))
+            raise
         finally:
             self._is_serving = False
             if self._waiting:

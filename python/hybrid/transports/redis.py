@@ -343,6 +343,9 @@ class Transport(redis.Transport):  # type: ignore[misc]
         got = [channel.pop_many() for channel in channels]
         if not any(got):
             super().drain_events(connection, timeout)
+            hub = hubs.running()
+            if hub is not None and hub.can_park():
+                hub.sleep(0)  # what has come starts before the server is asked for more
             return
         now = monotonic()
         if now - self._listened_at >= self.LISTEN_EVERY:

@@ -199,3 +199,20 @@ def test_what_is_posted_goes_first_with_what_is_submitted_in_its_turn(hub: Hub) 
     assert groups == []
     assert gather.submit(2) == 2
     assert groups == [[1, 2]]
+
+
+def test_what_is_posted_outlives_a_submitter_that_is_killed(hub: Hub) -> None:
+    performed: list[list[str]] = []
+
+    def perform(items: list[str]) -> Sequence[str]:
+        performed.append(items)
+        if "killed" in items:
+            raise Killed
+        return items
+
+    gather = Gather(hub, perform)
+    gather.post("posted")
+    with pytest.raises(Killed):
+        gather.submit("killed")
+    hub.sleep(0.01)
+    assert performed == [["posted", "killed"], ["posted"]]
