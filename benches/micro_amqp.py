@@ -12,17 +12,7 @@ by hybrid's.
 
 from __future__ import annotations
 
-import argparse
-import datetime
-import gc
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
 import struct
-import timeit
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Callable
 
@@ -33,6 +23,7 @@ from amqp.method_framing import frame_handler, frame_writer
 from amqp.serialization import dumps, loads
 from amqp.transport import TCPTransport
 from celery import Celery
+from micro import compare
 
 from hybrid import _rust
 
@@ -199,39 +190,5 @@ def cases() -> dict[str, tuple[int, int, Side, Side]]:
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
-    options = parser.parse_args()
-
-    results = {}
-    gc.disable()  # both sides allocate the same objects
-    for name, (number, items, *sides) in cases().items():
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(options.rounds):
-            for side, series in zip(sides, times):
-                series.append(timeit.timeit(side, number=number) / number / items * 1e6)
-        results[name] = {
-            "amqp_us": round(statistics.median(times[0]), 3),
-            "hybrid_us": round(statistics.median(times[1]), 3),
-            "ratio": round(statistics.median(a / h for a, h in zip(*times)), 2),
-        }
-
-    print(f"{'':32}{'py-amqp µs':>11}{'hybrid µs':>11}{'ratio':>8}")
-    for name, row in results.items():
-        print(f"{name:32}{row['amqp_us']:11.2f}{row['hybrid_us']:11.2f}{row['ratio']:8.2f}")
-    if options.json:
-        report = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-            "python": platform.python_version(),
-            "versions": {p: importlib.metadata.version(p) for p in ("amqp", "celery", "kombu")},
-            "rounds": options.rounds,
-            "results": results,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    compare(__doc__.splitlines()[0], "amqp", ("amqp", "celery", "kombu"), cases())

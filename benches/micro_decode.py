@@ -9,16 +9,7 @@ both sides; the result is the median over rounds of kombu's time divided by hybr
 
 from __future__ import annotations
 
-import argparse
 import datetime
-import gc
-import importlib.metadata
-import json
-import os
-import platform
-import statistics
-import timeit
-from pathlib import Path
 from typing import Any, Callable
 
 import kombu
@@ -26,6 +17,7 @@ from celery import Celery
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
+from micro import compare
 
 from hybrid import _rust
 from hybrid.transports.message import Message, decode_envelope
@@ -51,8 +43,8 @@ def envelope(args: Any, kwargs: Any) -> bytes:
     return dumps(sent[0]).encode()
 
 
-def cases() -> dict[str, tuple[int, Callable[[], Any], Callable[[], Any]]]:
-    """By name: how often a round runs it, kombu's side, hybrid's side."""
+def cases() -> dict[str, tuple[int, int, Callable[[], Any], Callable[[], Any]]]:
+    """By name: calls in a round, items in a call, kombu's side, hybrid's side."""
     channel = kombu.Connection("memory://").channel()
     typical = envelope((1, 2, "hello"), {"retry": True})
     big = envelope([[{"id": i, "name": f"row {i}", "value": i / 7} for i in range(300)]], {})
@@ -75,49 +67,17 @@ def cases() -> dict[str, tuple[int, Callable[[], Any], Callable[[], Any]]]:
         return through(virtual.Message, kombus, data), through(Message, decode_envelope, data)
 
     body = virtual.Message(kombus(typical), channel=channel).body
-    return {
-        "envelope": (4000, lambda: kombus(typical), lambda: _rust.decode_envelope(typical)),
-        "body": (4000, lambda: loads(body), lambda: _rust.loads(body)),
-        "message, few arguments": (4000, *both(typical)),
-        "message, 300 rows": (40, *both(big)),
-        "message, a date: not in Rust": (4000, *both(dated)),
+    found = {
+        "envelope": (4000, 1, lambda: kombus(typical), lambda: _rust.decode_envelope(typical)),
+        "body": (4000, 1, lambda: loads(body), lambda: _rust.loads(body)),
+        "message, few arguments": (4000, 1, *both(typical)),
+        "message, 300 rows": (40, 1, *both(big)),
+        "message, a date: not in Rust": (4000, 1, *both(dated)),
     }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
-    options = parser.parse_args()
-
-    results = {}
-    gc.disable()  # both sides allocate the same objects
-    for name, (number, *sides) in cases().items():
-        assert sides[0]() == sides[1]() or name == "envelope"
-        times: tuple[list[float], list[float]] = ([], [])
-        for _ in range(options.rounds):
-            for side, series in zip(sides, times):
-                series.append(timeit.timeit(side, number=number) / number * 1e6)
-        results[name] = {
-            "kombu_us": round(statistics.median(times[0]), 3),
-            "hybrid_us": round(statistics.median(times[1]), 3),
-            "ratio": round(statistics.median(k / h for k, h in zip(*times)), 2),
-        }
-
-    print(f"{'':30}{'kombu µs':>10}{'hybrid µs':>11}{'ratio':>8}")
-    for name, row in results.items():
-        print(f"{name:30}{row['kombu_us']:10.2f}{row['hybrid_us']:11.2f}{row['ratio']:8.2f}")
-    if options.json:
-        report = {
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
-            "python": platform.python_version(),
-            "versions": {p: importlib.metadata.version(p) for p in ("celery", "kombu")},
-            "rounds": options.rounds,
-            "results": results,
-        }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    for name, (_, _, kombus_side, hybrids_side) in found.items():
+        assert name == "envelope" or kombus_side() == hybrids_side()
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    compare(__doc__.splitlines()[0], "kombu", ("celery", "kombu"), cases())

@@ -187,7 +187,9 @@ def test_an_invalid_rate_limit_is_refused(worker: Worker) -> None:
 
 
 # Not even prefork passes: since Celery 4 the request class keeps the limits it was built with.
-@pytest.mark.stock_fails("the command changes the task, and no request ever looks at it again")
+@pytest.mark.stock_fails(
+    "the command changes the task, and no request ever looks at it again", piece="strategy"
+)
 def test_a_time_limit_is_changed_while_the_worker_runs(worker: Worker, client: Celery) -> None:
     reply = worker.control("time_limit", "careful_nap", soft=0.5, hard=10)
     assert reply == {"ok": "time limits set successfully"}

@@ -165,8 +165,11 @@ def test_a_rate_limit_spreads_tasks_that_are_due_at_once(
     assert times[-1] - times[0] >= 5 / 4 - 0.3
 
 
+@pytest.mark.stock_fails(
+    "the order of one moment is left to chance", sometimes=True, piece="strategy"
+)
 def test_tasks_with_one_eta_run_in_the_order_in_which_they_came(
-    start_waiting: StartWaiting, own_journal: Journal, tag: str, pool: str
+    start_waiting: StartWaiting, own_journal: Journal, tag: str
 ) -> None:
     # With one slot the order in which tasks start is the order in which they run.
     worker = start_waiting(concurrency=1)
@@ -174,11 +177,7 @@ def test_tasks_with_one_eta_run_in_the_order_in_which_they_came(
     for number in range(20):
         worker.client.signature("note", (tag, str(number))).apply_async(eta=due)
     eventually(lambda: own_journal.count(tag) == 20, "all twenty")
-    order = own_journal.events(tag)
-    if pool.startswith("hybrid."):
-        assert order == [str(number) for number in range(20)]
-    else:  # in stock pools the order of one moment is left to chance
-        assert sorted(order, key=int) == [str(number) for number in range(20)]
+    assert own_journal.events(tag) == [str(number) for number in range(20)]
 
 
 @pytest.mark.skipif(CELERY < (5, 6), reason="the setting came with Celery 5.6")

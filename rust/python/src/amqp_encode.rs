@@ -10,7 +10,7 @@ use pyo3::types::{
     PyTimeAccess, PyTuple, PyTzInfoAccess,
 };
 
-use crate::amqp::raised;
+use crate::amqp_error::raised;
 use crate::amqp_value::name;
 
 /// Encodes a `basic.publish` with its content.

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyBytes, PyDateTime, PyDict, PyFloat, PyInt, PyList, PyString, PyType};
 
-use crate::amqp::{not_text, raised};
+use crate::amqp_error::{not_text, raised};
 use crate::decode_value::text;
 use crate::keys::Keys;
 

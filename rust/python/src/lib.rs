@@ -6,6 +6,7 @@
 mod ack_window;
 mod amqp;
 mod amqp_encode;
+mod amqp_error;
 mod amqp_value;
 mod clock;
 mod decode;
@@ -21,11 +22,13 @@ mod _rust {
     #[pymodule_export]
     use crate::ack_window::PyAckWindow;
     #[pymodule_export]
-    use crate::amqp::{PyAmqpDelivery, PyAmqpError, PyAmqpReader, decode_properties};
+    use crate::amqp::{PyAmqpDelivery, PyAmqpReader, decode_properties};
     #[pymodule_export]
     use crate::amqp_encode::{
         encode_ack, encode_acks, encode_nack, encode_publish, encode_qos, encode_reject,
     };
+    #[pymodule_export]
+    use crate::amqp_error::PyAmqpError;
     #[pymodule_export]
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
     #[pymodule_export]

@@ -37,7 +37,11 @@ fn write_escaped(out: &mut Vec<u8>, character: char) {
         other => {
             for unit in other.encode_utf16(&mut [0; 2]) {
                 out.extend_from_slice(b"\\u");
-                out.extend((0..4).rev().map(|nibble| HEX[usize::from(*unit >> (4 * nibble) & 15)]));
+                out.extend(
+                    (0..4)
+                        .rev()
+                        .map(|nibble| HEX[usize::from(*unit >> (4 * nibble) & 15)]),
+                );
             }
             return;
         }
