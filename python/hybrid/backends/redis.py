@@ -39,6 +39,15 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             return super()._create_client(**params)
         return shared(hub, params)
 
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Take note of a call, without listening for its result as Celery does.
+
+        Most tasks that call others never ask for the result. Whoever does listens from then on,
+        and looks first whether it is there.
+        """
+        if hubs.running() is None:
+            super().on_task_call(producer, task_id)
+
     def _store(self) -> Store | None:
         """Return the store to use, or ``None`` where Celery has to store by itself."""
         # kombu's cached property takes a lock whenever it is read.

@@ -17,6 +17,7 @@ from celery.utils.objects import Bunch
 from hybrid.backends.redis import LARGE, RedisBackend
 from hybrid.backends.redis_store import BYTES, Result, Store
 from hybrid.clients.redis import MultiplexedRedis
+from hybrid.hubs.base import Hub
 
 InGreenlets = Callable[..., list[Any]]
 
@@ -157,3 +158,22 @@ def test_where_scripts_are_refused_celery_stores(
     assert backend.declined is not None
     assert caplog.text.count("Storing results one by one") == 1
     assert "any" not in caplog.text
+
+
+def test_a_result_is_listened_for_by_whoever_asks_for_it(
+    app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
+) -> None:
+    for number in range(10):
+        backend.on_task_call(None, str(number))
+    assert plain.pubsub_channels("celery-task-meta-*") == []
+    backend.store_result("before", 1, "SUCCESS")
+
+    def run(number: int) -> Any:
+        if number == 2:
+            hub.sleep(0.1)
+            return backend.store_result("after", 2, "SUCCESS")
+        task_id = ("before", "after")[number]
+        return app.AsyncResult(task_id, backend=backend).get(timeout=10)
+
+    assert in_greenlets(run, 3) == [1, 2, 2]
+    backend.result_consumer.stop()
