@@ -28,7 +28,11 @@ HYBRID_CONSUMER = "hybrid.worker.consumer:Consumer"
 STOCK_BEAT = "celery.worker.components:Beat"
 HYBRID_BEAT = "hybrid.worker.beat:Beat"
 #: kombu's names of transports, and ours for the same.
-TRANSPORTS = dict.fromkeys(("redis", "rediss"), "hybrid.transports.redis:Transport")
+TRANSPORTS = {
+    **dict.fromkeys(("redis", "rediss"), "hybrid.transports.redis:Transport"),
+    **dict.fromkeys(("amqp", "pyamqp"), "hybrid.transports.amqp:Transport"),
+    "amqps": "hybrid.transports.amqp:SSLTransport",
+}
 STOCK_TRANSPORTS = {name: TRANSPORT_ALIASES[name] for name in TRANSPORTS}
 #: Celery's names of result backends, and ours for the same.
 BACKENDS = dict.fromkeys(("redis", "rediss"), "hybrid.backends.redis:RedisBackend")

@@ -19,7 +19,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
 from hybrid.backends import sharing
-from hybrid.transports import redis
+from hybrid.transports import amqp, redis
 from hybrid.worker import collector, events, lines, publish, settings, strategy
 from hybrid.worker.loop import greenloop
 
@@ -113,6 +113,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _start_popping(self) -> str | None:
         channel = self.task_consumer.channel
+        if isinstance(channel, amqp.Channel):
+            return None  # it has no other way
         if not isinstance(channel, redis.Channel):
             return f"not for the transport {self.conninfo.transport.driver_type}"
         if getattr(self.app.conf, "worker_disable_prefetch", False):
