@@ -83,7 +83,9 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self._reader: AmqpReader | None = None
         #: What has been read and not been handled.
         self._items: deque[AmqpDelivery | Frame] = deque()
-        self._is_reading = False
+        #: Counts what has been handled.
+        self._handled = 0
+        self._reading: Greenlet | None = None
         self._parked: dict[Greenlet, _Parked] = {}
         #: What greenlets have to raise when they come to wait for an answer.
         self._owed: weakref.WeakKeyDictionary[Any, BaseException] = weakref.WeakKeyDictionary()
@@ -217,7 +219,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         Raises:
             Exception: As for :meth:`drain_events`.
         """
-        if self._is_polled or self._is_reading:
+        if self._is_polled or self._reading is not None:
             return
         self._is_polled = True
         self.hub.call_soon(self._end_poll)
@@ -242,6 +244,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
                 items.clear()
                 raise RecoverableConnectionError("Connection already closed")
             item = items.popleft()
+            # Before it is handled, which may switch.
+            self._handled += 1
             if type(item) is AmqpDelivery:
                 self.channels[item.channel].deliver(item)
                 has_handled = True
@@ -261,14 +265,18 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             Exception: As for :meth:`drain_events`.
         """
         if timeout != 0 and self.hub.can_park():
-            # A socket that always has something would keep the others from running.
+            # A socket that always has something would keep the others from running. One of them
+            # may read what this greenlet waits for.
+            handled = self._handled
             self.hub.sleep(0)
+            if self._handled != handled or self._owed:
+                return False
             if self._items:
                 return True
-        if self._is_reading:
+        if self._reading is not None:
             self._wait_for_reader(timeout)
             return False
-        self._is_reading = True
+        self._reading = self.hub.current()
         try:
             data = self._receive(timeout)
         except socket.timeout:
@@ -277,7 +285,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             self._on_read_error(exc)
             raise
         finally:
-            self._is_reading = False
+            self._reading = None
             if self._parked:
                 # They go on while, or after, this greenlet handles what has come.
                 self._wake()
@@ -332,13 +340,22 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     def raise_in(self, greenlet: Greenlet, exc: BaseException) -> None:
         """Let a greenlet that waits for the broker's answer raise ``exc``."""
+        error = copied(exc)
         parked = self._parked.pop(greenlet, None)
-        if parked is None:
+        if parked is not None:
+            parked.error = error
+            self.hub.call_soon(self._resume, [parked])
+        elif self._reading is greenlet:
+            self.hub.call_soon(self._interrupt, greenlet, error)
+        else:
             # It has been woken, or is about to wait: it finds this instead of an answer.
-            self._owed[greenlet] = copied(exc)
-            return
-        parked.error = copied(exc)
-        self.hub.call_soon(self._resume, [parked])
+            self._owed[greenlet] = error
+
+    def _interrupt(self, greenlet: Greenlet, error: BaseException) -> None:
+        if self._reading is greenlet:
+            greenlet.throw(error)
+        else:
+            self._owed[greenlet] = error
 
     def _wait_for_reader(self, timeout: float | None) -> None:
         if timeout is not None and timeout <= 0:

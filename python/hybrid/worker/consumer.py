@@ -74,7 +74,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         super().__init__(run_or_refuse, **kwargs)
         self._off = settings.disabled(self.app)
         self._turn_on("results", lambda: sharing.share(self.app))
-        self._turn_on("publish", lambda: publish.gather(self.app))
+        self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
         self._turn_on("gc", collector.relax)
         #: Logs that a message has been received.
         self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
