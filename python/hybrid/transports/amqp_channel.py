@@ -114,17 +114,18 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     @contextmanager
     def _one_caller(self) -> Iterator[None]:
-        hub = self.connection.hub if self.connection is not None else None
-        if hub is None or self._is_opening or not hub.can_park():
+        connection = self.connection
+        if connection is None or self._is_opening or not connection.hub.can_park():
             yield
             return
         with self._calling:
-            me = hub.current()
+            me = connection.hub.current()
             self._callers.append(me)
             try:
                 yield
             finally:
                 self._callers.remove(me)
+                connection.forget_debts(me)
 
     def send_method(
         self,

@@ -269,7 +269,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             # may read what this greenlet waits for.
             handled = self._handled
             self.hub.sleep(0)
-            if self._handled != handled or self._owed:
+            if self._handled != handled or self.hub.current() in self._owed:
                 return False
             if self._items:
                 return True
@@ -350,6 +350,10 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         else:
             # It has been woken, or is about to wait: it finds this instead of an answer.
             self._owed[greenlet] = error
+
+    def forget_debts(self, greenlet: Greenlet) -> None:
+        """Take note that a greenlet waits for no answer any more."""
+        self._owed.pop(greenlet, None)
 
     def _interrupt(self, greenlet: Greenlet, error: BaseException) -> None:
         if self._reading is greenlet:
