@@ -9,9 +9,12 @@ the tasks that have ended in it.
 from __future__ import annotations
 
 import json
+import math
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
@@ -99,8 +102,8 @@ class Cell:
         bench.results.clear()
         client = Celery("producer", broker=self.broker.url(), set_as_current=False)
         try:
-            payload = "x" * scenario.payload
-            self.broker.learn(client, scenario.task, payload, with_eta=scenario.kind == "eta")
+            payload, with_eta = "x" * scenario.payload, scenario.kind in ("eta", "flood", "held")
+            self.broker.learn(client, scenario.task, payload, with_eta)
         finally:
             client.close()
         counters = self.broker.counters()
@@ -150,6 +153,12 @@ class Cell:
                 ledger.VARIABLE: str(self._path),
             },
         )
+
+    def end_worker(self, within: float) -> bool:
+        """Ask the worker to end warmly; tell whether it has in time."""
+        assert self._worker is not None
+        self._worker.send_signal(signal.SIGTERM)
+        return self._worker.wait(within) is not None
 
     def warm_up(self) -> None:
         """Start the worker, and return when it has done a few tasks and is idle."""
@@ -205,6 +214,11 @@ class Cell:
             self._next_look = now + 0.2
             self._connected = max(self._connected, self.broker.connected())
 
+    def memory(self) -> int:
+        """Return the resident bytes of the worker."""
+        assert self._worker is not None
+        return usage.rss_bytes(usage.session(self._worker.pid))
+
     def spent(self) -> Spent:
         assert self._worker is not None
         worker = usage.cpu_seconds(usage.session(self._worker.pid))
@@ -238,3 +252,13 @@ class Cell:
                 by_command={name: round(n * per_task, 4) for name, n in calls.items() if n},
             )
         return sample
+
+
+def percentiles(name: str, seconds: Iterable[float]) -> Sample:
+    """Return p50, p99, p99.9 and the maximum in milliseconds; ``None`` where one is infinite."""
+    ordered = sorted(seconds)
+    sample: Sample = {}
+    for label, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)):
+        value = ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+        sample[f"{name}_{label}_ms"] = value * 1e3 if math.isfinite(value) else None
+    return sample

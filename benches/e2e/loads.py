@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .cell import Bench, Cell, CellError, Sample
+from .cell import Bench, Cell, CellError, Sample, percentiles
 from .crawl import crawl
 from .scenarios import QUEUE, Scenario
 from .servers import RedisServer, task_number, utc
+from .waiting import BEHIND, fire_at_once, keep_waiting
 
 __all__ = ["CellError", "measure"]
 
@@ -31,6 +32,8 @@ def measure(bench: Bench, scenario: Scenario, pool: str) -> Sample:
     load, count = {
         "drain": (drain, scenario.tasks),
         "eta": (wait_for_eta, scenario.tasks),
+        "held": (keep_waiting, scenario.tasks + BEHIND),
+        "flood": (fire_at_once, scenario.tasks),
         "paced": (keep_pace, math.ceil(scenario.rate * bench.seconds)),
         "idle": (stay_idle, IDLE_TASKS),
     }[scenario.kind]
@@ -109,16 +112,6 @@ def stay_idle(cell: Cell) -> Sample:
     end, after = time.monotonic(), cell.spent()
     sample.update(cell.figures(before, begin, end, after))
     sample.update(percentiles("start", _since(sent, cell.ledger.started)))
-    return sample
-
-
-def percentiles(name: str, seconds: Iterable[float]) -> Sample:
-    """Return p50, p99, p99.9 and the maximum in milliseconds; ``None`` where one is infinite."""
-    ordered = sorted(seconds)
-    sample: Sample = {}
-    for label, share in (("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)):
-        value = ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-        sample[f"{name}_{label}_ms"] = value * 1e3 if math.isfinite(value) else None
     return sample
 
 

@@ -88,7 +88,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--minutes", type=float, default=math.inf, help="begin no repeat that would end later"
     )
     parser.add_argument("--repeats", type=int, help="rounds over all cells (5; quick: 2)")
-    parser.add_argument("--tasks", type=int, help="per cell at most (by scenario; quick: 10000)")
+    parser.add_argument(
+        "--tasks",
+        type=int,
+        help="per cell at most, and just as many in held and flood (by scenario; quick: 10000)",
+    )
     parser.add_argument("--seconds", type=float, help="per cell at most (6; quick: 3)")
     parser.add_argument(
         "--delay",
@@ -202,7 +206,14 @@ def _mirrored(index: int, width: int) -> int:
 
 
 def _one_line(sample: dict[str, Any]) -> str:
+    if "held_bytes" in sample:
+        return (
+            f"{sample['held_bytes']:.0f} bytes held, {sample['accepted_per_cpu_s']:.0f} accepted "
+            f"per CPU second, those behind done after {tables.short(sample['behind_seconds'])} s"
+        )
     said = f"{sample['tasks_per_s']:.0f}/s, {sample['worker_cpu_us']:.0f} µs"
+    if sample.get("late_p99_ms"):
+        said += f", p99 {sample['late_p99_ms']:.0f} ms late"
     if sample.get("start_p50_ms"):
         said = f"started after {sample['start_p50_ms']:.1f} ms, {sample['worker_cpu_us']:.0f} µs"
     return said if sample["settled"] else f"{said}, {sample['tasks']} tasks in the time"

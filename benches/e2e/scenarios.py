@@ -33,8 +33,9 @@ class Scenario:
         name: What the command line and the results call it.
         what: One line for people.
         kind: ``drain``: a full queue is drained. ``eta``: tasks with an ETA reach an idle worker.
-            ``paced``: tasks are sent at a fixed rate. ``idle``: nothing is sent for a while.
-            ``crawl``: the feed crawler of the examples.
+            ``held``: tasks wait for an hour, and others are sent behind them. ``flood``: waiting
+            tasks are all due at once. ``paced``: tasks are sent at a fixed rate. ``idle``: nothing
+            is sent for a while. ``crawl``: the feed crawler of the examples.
         task: Which task of the app.
         tasks: How many at most; fewer are measured where a pool does not do them in time. Feeds, in
             a ``crawl``.
@@ -101,6 +102,13 @@ _ALL = (
     Scenario("events", "no-op, -E", options=("-E",)),
     Scenario("loginfo", "no-op, -l INFO", loglevel="INFO"),
     Scenario("eta1", "no-op, ETA in 1 s", kind="eta", tasks=10_000),
+    Scenario(
+        "held",
+        "no-op, ETA in an hour, then 1000 plain no-ops and a revoke",
+        kind="held",
+        tasks=200_000,
+    ),
+    Scenario("flood", "no-op, all with one ETA", kind="flood", tasks=50_000),
     Scenario("publish10", "each publishes 10 tasks", task="publish10", tasks=4_000),
     Scenario("latency20", "no-op, 20 tasks/s", kind="paced", rate=20),
     Scenario("latency200", "no-op, 200 tasks/s", kind="paced", rate=200),
@@ -135,5 +143,12 @@ def stock_of(pool: str) -> str:
 
 
 def limited(scenario: Scenario, most: int | None) -> Scenario:
-    """Return the scenario with ``most`` tasks, or as it is if it has fewer."""
-    return scenario if most is None else replace(scenario, tasks=min(most, scenario.tasks))
+    """Return the scenario with ``most`` tasks, or as it is if it has fewer.
+
+    Tasks that wait can be any number: a million take minutes, and gigabytes in the broker.
+    """
+    if most is None:
+        return scenario
+    if scenario.kind in ("held", "flood"):
+        return replace(scenario, tasks=most)
+    return replace(scenario, tasks=min(most, scenario.tasks))

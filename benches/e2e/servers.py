@@ -52,6 +52,7 @@ RESULTS_DB = 1
 _ID = "00000000-0000-4000-8000-000000000000"
 _TAG = "11111111-0000-4000-8000-000000000000"
 _ETA = "2000-01-01T00:00:00+00:00"
+_PUBLISHED_AT_ONCE = 2000
 _BATCH_BYTES = 4_000_000
 
 
@@ -174,12 +175,12 @@ class RedisServer:
         self._envelope = json.dumps(envelope)
         self._argsrepr = _argsrepr(payload)
 
-    def envelope(self, number: int, eta: str = _ETA) -> str:
+    def envelope(self, number: int, eta: str | None = _ETA) -> str:
         body = base64.b64encode((self._body % number).encode()).decode()
         return (
             self._envelope.replace(_ID, task_id(number))
             .replace(_TAG, str(uuid.uuid4()))
-            .replace(_ETA, eta)
+            .replace(f'"{_ETA}"', json.dumps(eta))
             .replace("ARGSREPR", self._argsrepr % number)
             .replace("BODY", body)
         )
@@ -188,8 +189,8 @@ class RedisServer:
         """Send one message at once."""
         self._ask("LPUSH", QUEUE, self.envelope(number))
 
-    def fill(self, numbers: Iterable[int], eta: str = _ETA) -> None:
-        """Put many messages into the queue."""
+    def fill(self, numbers: Iterable[int], eta: str | None = _ETA) -> None:
+        """Put many messages into the queue; without an ETA even if they were learned with one."""
         envelopes = (self.envelope(number, eta) for number in numbers)
         size = max(1, min(1000, _BATCH_BYTES // len(self.envelope(0))))
         while batch := list(islice(envelopes, size)):
@@ -265,7 +266,7 @@ class RabbitMQ:
         self._headers = self._properties.pop("application_headers")
         self._argsrepr = _argsrepr(payload)
 
-    def _message(self, number: int, eta: str) -> amqp.Message:
+    def _message(self, number: int, eta: str | None) -> amqp.Message:
         name = task_id(number)
         headers = {
             **self._headers,
@@ -281,10 +282,13 @@ class RabbitMQ:
     def send(self, number: int) -> None:
         self._channel.basic_publish(self._message(number, _ETA), exchange="", routing_key=QUEUE)
 
-    def fill(self, numbers: Iterable[int], eta: str = _ETA) -> None:
+    def fill(self, numbers: Iterable[int], eta: str | None = _ETA) -> None:
         publish = self._channel.basic_publish
-        for number in numbers:
+        for sent, number in enumerate(numbers, 1):
             publish(self._message(number, eta), exchange="", routing_key=QUEUE)
+            if not sent % _PUBLISHED_AT_ONCE:
+                # The node stops reading from a publisher that is far ahead of it.
+                self.waiting(QUEUE)
         # A synchronous call on the same channel: everything before it has arrived.
         self.waiting(QUEUE)
 

@@ -63,6 +63,18 @@ def _latency(name: str, heading: str) -> tuple[Column, ...]:
 COLUMNS = {
     "drain": (_RATE, *_COST),
     "eta": (_RATE, *_latency("late", "too late"), *_COST),
+    "held": (
+        Column("held_bytes", "held", "bytes/task", better="less"),
+        Column("accepted_per_cpu_s", "accepted", "a CPU second", better="more"),
+        Column("accept_seconds", "all taken", "seconds"),
+        Column("behind_seconds", "1000 behind", "seconds", better="less"),
+        Column("behind_worker_cpu_us", "worker", "µs each"),
+        Column("behind_broker_cpu_us", "broker", "µs each"),
+        Column("revoke_seconds", "revoke", "seconds"),
+        Column("end_seconds", "give back", "seconds"),
+        Column("peak_rss_mb", "peak", "MB"),
+    ),
+    "flood": (*_latency("late", "too late"), Column("out_of_order", "swapped"), *_COST),
     "paced": (*_latency("start", "to start"), *_latency("result", "to result"), *_COST),
     "idle": (
         Column("idle_cpu_percent", "idle", "CPU %"),

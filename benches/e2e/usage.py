@@ -36,10 +36,19 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def peak_rss_mb(pids: Iterable[int]) -> float:
     """Return the sum of peak resident sets; pages that processes share count for each of them."""
+    return _kilobytes("VmHWM:", pids) / 1024
+
+
+def rss_bytes(pids: Iterable[int]) -> int:
+    """Return the sum of resident sets at this moment."""
+    return _kilobytes("VmRSS:", pids) * 1024
+
+
+def _kilobytes(field: str, pids: Iterable[int]) -> int:
     kilobytes = 0
     for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
+                if line.startswith(field):
                     kilobytes += int(line.split()[1])
-    return kilobytes / 1024
+    return kilobytes

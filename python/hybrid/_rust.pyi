@@ -9,6 +9,7 @@ __all__ = [
     "AmqpReader",
     "DecodeError",
     "Delivery",
+    "Packing",
     "Slab",
     "SlabFullError",
     "TimerEntry",
@@ -309,6 +310,25 @@ def dumps(value: Any, /) -> str | None:
         numbers that JSON does not have, whole ones beyond 64 bits, lone surrogates, and 200 levels
         of nesting.
     """
+
+@final
+class Packing:
+    """Byte strings that are much like one of them, kept small. Safe to use from any thread.
+
+    Args:
+        reference: What the others are like; the last 8 KiB of it count.
+    """
+
+    def __new__(cls, reference: bytes, /) -> Packing: ...
+    def pack(self, data: bytes, /) -> bytes:
+        """Return ``data`` in fewer bytes, or in a few more if it is like nothing."""
+
+    def unpack(self, packed: bytes, /) -> bytes:
+        """Return what was packed.
+
+        Raises:
+            ValueError: This packing has not made it.
+        """
 
 #: The version of the distribution.
 __version__: str

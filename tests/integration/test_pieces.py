@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness.worker import StartWorker
 
-PIECES = ("events", "publish", "results", "strategy", "transport")
+PIECES = ("events", "gc", "logs", "publish", "results", "strategy", "transport")
 
 
 def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
@@ -36,4 +36,4 @@ def test_a_piece_is_switched_off_by_name(start_worker: StartWorker, piece: str) 
 def test_an_unknown_piece_stops_the_worker_with_the_choices(start_worker: StartWorker) -> None:
     worker = start_worker(wait=False, settings={"hybrid_disable": "warp"})
     assert worker.wait_exit(within=10) != 0
-    assert "hybrid_disable names 'warp'; choose from events, publish, results" in worker.output
+    assert "hybrid_disable names 'warp'; choose from events, gc, logs, publish" in worker.output

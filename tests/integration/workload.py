@@ -173,3 +173,22 @@ def _failed(sender: Any, task_id: str, exception: Any, **_: Any) -> None:
 @signals.task_unknown.connect(weak=False)
 def _unknown(sender: Any, name: str, **_: Any) -> None:
     journal.write("unknown", "unknown", name=name)
+
+
+_starts: list[tuple[int, float]] = []
+_running = {"now": 0, "most": 0}
+
+
+@app.task(name="start")
+def start(number: int) -> None:
+    """Write down when this one starts, and how many run meanwhile."""
+    _starts.append((number, time.time()))
+    _running["now"] += 1
+    _running["most"] = max(_running.values())
+    time.sleep(0.005)
+    _running["now"] -= 1
+
+
+@app.task(name="read_starts")
+def read_starts() -> dict[str, Any]:
+    return {"starts": _starts, "most": _running["most"]}

@@ -111,10 +111,10 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             "children": self.current_task_children(request),
             "date_done": datetime.now(self.app.timezone).isoformat(),
         }
-        if request and request.group:
-            meta["group_id"] = request.group
-        if request and request.parent_id:
-            meta["parent_id"] = request.parent_id
+        for name, attribute in (("group_id", "group"), ("parent_id", "parent_id")):
+            value = getattr(request, attribute, None) if request else None
+            if value:
+                meta[name] = value
         return meta
 
     @cached_property

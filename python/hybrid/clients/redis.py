@@ -40,7 +40,16 @@ Command = tuple[tuple[Any, ...], dict[str, Any]]
 class _Call:
     """Commands whose replies belong together, and what has come of them."""
 
-    __slots__ = ("commands", "is_posted", "is_transaction", "outcome", "sent_on", "wants_replies")
+    __slots__ = (
+        "commands",
+        "is_posted",
+        "is_resent",
+        "is_transaction",
+        "outcome",
+        "sender",
+        "sent_on",
+        "wants_replies",
+    )
 
     def __init__(
         self,
@@ -54,8 +63,12 @@ class _Call:
         self.wants_replies = wants_replies
         #: Whether nobody waits for it at all.
         self.is_posted = is_posted
+        #: Who goes on when it is sent, or when that is known to have failed.
+        self.sender: Any = None
         #: The number of the connection that it has been sent on.
         self.sent_on = 0
+        #: Whether it is sent once more, because that connection was lost.
+        self.is_resent = False
         #: One reply per command, or what is raised instead; ``None`` until it is known.
         self.outcome: list[Any] | BaseException | None = None
 
@@ -115,7 +128,20 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         Raises:
             redis.RedisError: They were not sent.
         """
-        self._gather.submit(_Call(commands, wants_replies=False))
+        call = _Call(commands, wants_replies=False)
+        if self._gather.is_free():
+            self._gather.submit(call)
+            return
+        # Not with `submit`: others in the same group may wait for replies.
+        call.sender = self.hub.current()
+        self._gather.post(call)
+        try:
+            while not call.sent_on and call.outcome is None:
+                self.hub.park()
+        finally:
+            call.sender = None  # whoever was killed waits for something else now
+        if isinstance(call.outcome, BaseException):
+            raise call.outcome
 
     def post(self, commands: list[Command]) -> None:
         """Execute ``commands`` before whatever is executed after this, without waiting at all.
@@ -148,10 +174,16 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         except BaseException:
             self._disconnect(connection)  # half a reply may be left in it
             raise
+        self._wake_senders(calls)
         if getattr(connection, "_re_auth_token", None) is not None:
             # redis-py does this when a connection goes back to its pool: this one never does.
             connection.re_auth()
         return [call.outcome for call in calls]
+
+    def _wake_senders(self, calls: list[_Call]) -> None:
+        senders = [call for call in calls if call.sender is not None]
+        if senders:
+            self.hub.call_soon(_wake, senders)
 
     def _disconnect(self, connection: Any) -> None:
         connection.disconnect()
@@ -159,11 +191,20 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def _fail(self, exc: BaseException, calls: list[_Call]) -> None:
         unread, self._unread = self._unread, []
-        for call in (*unread, *calls):
+        for call in unread:
+            if call.outcome is None and not call.is_resent:
+                call.is_resent = True
+                self._unread.append(call)
+            elif call.outcome is None:
+                call.outcome = copied(exc)
+                _log_errors(call)
+        for call in calls:
             if call.outcome is None:
                 call.outcome = copied(exc)
-                if call.is_posted or call in unread:
+                if call.is_posted or call.sent_on:
                     _log_errors(call)
+        if self._unread:
+            self._gather.post(_Call([]))
 
     def _exchange(self, connection: Any, calls: list[_Call]) -> None:
         """Send the calls that have not been sent, and read replies if somebody wants one."""
@@ -180,6 +221,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         unanswered = [call for call in unanswered if call.outcome is None]
         for call in unanswered:
             call.sent_on = self._number
+        self._wake_senders(unanswered)
         if any(call.wants_replies for call in unanswered):
             for call in unanswered:
                 call.outcome = self._read_call(connection, call)
@@ -279,6 +321,12 @@ def shared(
         client = _shared[key] = make(hub=hub, connection_pool=pool)
         weakref.finalize(client, pool.disconnect)
     return client
+
+
+def _wake(calls: list[_Call]) -> None:
+    for call in calls:
+        if call.sender is not None:
+            call.sender.switch()
 
 
 def _log_errors(call: _Call) -> None:

@@ -50,13 +50,17 @@ class Gather(Generic[Item]):
         self._is_serving = False
         self._is_first = True
 
+    def is_free(self) -> bool:
+        """Tell whether :meth:`submit` would do an item at once."""
+        return self._is_first and not self._is_serving
+
     def submit(self, item: Item) -> Any:
         """Have ``item`` done, and return its outcome. Blocks the calling greenlet.
 
         Raises:
             Exception: The outcome, if it is an exception.
         """
-        if self._is_first and not self._is_serving:
+        if self.is_free():
             return self._do_alone(item)
         entry = _Entry(item, self._hub.current())
         self._waiting.append(entry)

@@ -64,6 +64,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: The deliveries that the broker waits for, since this channel was opened.
         self.window = AckWindow()
+        #: How often it has been opened; delivery tags are of one generation.
+        self.generation = 0
         self._acknowledged_up_to = self._last_tag = 0
         self._gets_with_ack = False
         self._unconfirmed: dict[int, _Unconfirmed] = {}
@@ -85,8 +87,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             self._is_opening = False
 
     def _on_open_ok(self) -> None:
-        self.window = AckWindow()
-        self._acknowledged_up_to = self._last_tag = 0
+        self._forget_deliveries()
         self._published = 0
         super()._on_open_ok()
 
@@ -225,7 +226,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         callback = self.callbacks.get(consumer_tag)
         try:
             if getattr(callback, "__func__", None) is _RECEIVE:
-                message = Message(delivery, self, self.window, consumer_tag)
+                message = Message(delivery, self, self.generation, consumer_tag)
             else:
                 message = self._amqps_message(delivery)
         except AmqpError as exc:
@@ -323,8 +324,13 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     def basic_recover(self, requeue: bool = False) -> Any:
         """Have the broker deliver again what has not been acknowledged."""
         recovered = super().basic_recover(requeue)
-        self.window = AckWindow()
+        self._forget_deliveries()
         return recovered
+
+    def _forget_deliveries(self) -> None:
+        self.window = AckWindow()
+        self.generation += 1
+        self._acknowledged_up_to = self._last_tag = 0
 
     # -- publishing
 

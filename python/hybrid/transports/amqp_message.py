@@ -8,12 +8,38 @@ from amqp.exceptions import RecoverableConnectionError
 from kombu.message import ACK_STATES
 from kombu.transport import base, pyamqp
 
-from hybrid._rust import AmqpDelivery
+from hybrid._rust import AmqpDelivery, decode_properties
 from hybrid.transports.message import OurMessage
 
 
 #: Content encodings with which JSON reads the same from bytes and from text.
 _AS_IT_COMES = frozenset({None, "utf-8", "binary"})
+
+
+class StoredDelivery:
+    """What a delivery was, from bytes that were kept of it."""
+
+    __slots__ = ("delivery_tag", "redelivered", "exchange", "routing_key", "header", "body")
+
+    def __init__(
+        self,
+        delivery_tag: int,
+        redelivered: bool,
+        exchange: str,
+        routing_key: str,
+        header: bytes,
+        body: bytes,
+    ) -> None:
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.header = header
+        self.body = body
+
+    def properties(self) -> dict[str, Any]:
+        """Return the properties, in a new dict."""
+        return decode_properties(self.header)
 
 
 class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
@@ -22,7 +48,7 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
     Args:
         delivery: The delivery.
         channel: The channel that it came on.
-        window: What keeps account of the deliveries of that channel, since it was opened.
+        generation: How often that channel had been opened by then.
         consumer_tag: The consumer that it is for.
 
     Raises:
@@ -30,12 +56,16 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
     """
 
     def __init__(
-        self, delivery: AmqpDelivery, channel: Any, window: Any, consumer_tag: str
+        self,
+        delivery: AmqpDelivery | StoredDelivery,
+        channel: Any,
+        generation: int,
+        consumer_tag: str,
     ) -> None:
         properties = delivery.properties()
         headers = properties.get("application_headers") or {}
         self._delivery = delivery
-        self._window = window
+        self.generation = generation
         info = {
             "consumer_tag": consumer_tag,
             "delivery_tag": delivery.delivery_tag,
@@ -148,7 +178,7 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
         channel = self.channel
         if channel is None:
             raise self.MessageStateError("This message does not have a receiving channel")
-        if channel.window is not self._window:
+        if channel.generation != self.generation:
             # A channel that is opened anew counts from one: the tag is another message's now.
             raise RecoverableConnectionError(
                 f"the channel that delivered message {self.delivery_tag} was closed, "

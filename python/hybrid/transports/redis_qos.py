@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from time import time
 from typing import Any, Callable
 
+from kombu.log import get_logger
 from kombu.transport import redis, virtual
+from redis.exceptions import ResponseError
 
 from hybrid import hubs
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.gather import Gather
 from hybrid.transports.message import dumps
 from hybrid.transports.redis_pop import LIMIT
+from hybrid.transports.redis_restore import AT_ONCE, restore
+
+logger = get_logger("kombu.transport.redis")
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
@@ -73,6 +78,14 @@ class QoS(redis.QoS):  # type: ignore[misc]
         )
         virtual.QoS.append(self, message, delivery_tag)
 
+    def forget_message(self, delivery_tag: str) -> None:
+        """Keep the tag of a message in flight, and nothing else of it.
+
+        Redis has the message. Here, only tags are ever read, also to restore messages.
+        """
+        if delivery_tag in self._delivered:
+            self._delivered[delivery_tag] = None
+
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""
         self._recorded.discard(delivery_tag)
@@ -97,6 +110,22 @@ class QoS(redis.QoS):  # type: ignore[misc]
             self._restores.submit((tag, leftmost))
         else:
             super().restore_by_tag(tag, client, leftmost)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Put all messages in flight back into their queues."""
+        tags = list(self._delivered)
+        try:
+            with self.channel.conn_or_acquire(client) as connected:
+                for first in range(0, len(tags), AT_ONCE):
+                    some = tags[first : first + AT_ONCE]
+                    restore(self.channel, connected, some)
+                    for tag in some:
+                        self._delivered.pop(tag, None)
+        except (ResponseError, ValueError) as exc:
+            # No scripts for this user, or a record that nobody can read.
+            logger.warning("Putting messages back one by one, because of %r", exc)
+            super().restore_unacked(client)
+        self._delivered.clear()
 
     def _remove(self, delivery_tag: str) -> None:
         if self._hub.can_park():

@@ -21,7 +21,9 @@ from vine import promise
 from hybrid.backends import sharing
 from hybrid.transports import amqp, redis
 from hybrid.worker import collector, events, lines, publish, settings, strategy
+from hybrid.worker.held import DueLine
 from hybrid.worker.loop import greenloop
+from hybrid.worker.prefetch import Prefetch
 
 logger = get_logger("celery.worker.consumer")
 
@@ -72,21 +74,31 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, exc)
 
         super().__init__(run_or_refuse, **kwargs)
+        self.due_line = DueLine(self.pool)
         self._off = settings.disabled(self.app)
-        self._turn_on("results", lambda: sharing.share(self.app))
+        self._turn_on("results", self._share_results)
         self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
         self._turn_on("gc", collector.relax)
         #: Logs that a message has been received.
         self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
         self._turn_on("logs", self._gather_lines)
 
+    def on_close(self) -> None:
+        """Forget what has not started: its messages go back to the broker."""
+        self.due_line.clear()
+        super().on_close()
+
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.
 
-        ``turn_on`` returns why the piece is not on, or something false.
+        ``turn_on`` returns why the piece is not on, something false, or what tells it later.
         """
         is_off = piece in self._off
         self.pool.accelerated[piece] = settings.SWITCHED_OFF if is_off else turn_on() or True
+
+    def _share_results(self) -> str | Callable[[], Any]:
+        reason = sharing.share(self.app)
+        return reason or (lambda: getattr(self.app.backend, "declined", None) or True)
 
     def _gather_lines(self) -> None:
         self.log_received = lines.gather(self.pool.hub)
@@ -111,7 +123,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("transport", self._start_popping)
 
-    def _start_popping(self) -> str | None:
+    def _start_popping(self) -> str | Callable[[], Any]:
         channel = self.task_consumer.channel
         if isinstance(channel, amqp.Channel):
             return None  # it has no other way
@@ -120,7 +132,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
         channel.start_popping()
-        return channel.declined
+        return lambda: channel.declined or True
 
     def _free_places(self) -> int:
         # Celery's own rule for this setting.
@@ -130,23 +142,28 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.
 
-        The pool takes any number of jobs. Where the broker is not told how many to send, it
-        is this handler that waits, as the stock pools do.
+        The pool takes any number of jobs. Where the broker sends all it has, it is this handler
+        that waits, as the stock pools do.
         """
         if not hasattr(super(), "call_soon_ack"):
             kwargs.setdefault("promise", _promise_now)
         celerys_handler: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
         strategies = self.strategies
         callbacks = self.on_task_message
-        is_bounded = bool(self.initial_prefetch_count)
+        prefetch = Prefetch(self.qos, self.task_consumer.channel)
 
         def on_task_received(message: Any) -> None:
             try:
                 found = strategies[message.headers["task"]]
             except (KeyError, TypeError):
                 found = None
-            # After a reconnect, Celery's handler restores the prefetch count step by step.
-            is_restored = not self.restart_count or self._maximum_prefetch_restored
+            # After a reconnect, Celery's handler restores the prefetch count step by step; not
+            # while waiting tasks have raised it above the maximum.
+            is_restored = (
+                not self.restart_count
+                or self._maximum_prefetch_restored
+                or self._new_prefetch_count > self.max_prefetch_count
+            )
             if not (
                 type(found) is strategy.Strategy
                 and is_restored
@@ -163,7 +180,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self.on_decode_error(message, exc)
             except _UNREADABLE as exc:
                 self._refuse(message, exc)
-            if not is_bounded:
+            if prefetch.is_unlimited:
                 self.pool.wait_for_room(BACKLOG_PER_SLOT)
 
         return receive_or_refuse

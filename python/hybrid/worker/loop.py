@@ -16,6 +16,8 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
+from hybrid.worker.prefetch import Prefetch
+
 #: How often the event connection is read, per heartbeat interval. Celery checks twice.
 READS_PER_HEARTBEAT = 4
 #: Seconds to wait for the pool before the connection is looked at again.
@@ -47,17 +49,17 @@ def greenloop(
         task_consumer.consume()
         consumer.start_batching()
         consumer.on_ready()
+        prefetch = Prefetch(qos, task_consumer.channel)
         while blueprint.state == bootsteps.RUN and consumer.connection:
             state.maybe_shutdown()
             heartbeats.check()
-            if qos.prev != qos.value:
-                qos.update()
+            wait = prefetch.pass_on(MESSAGE_WAIT)
             try:
                 consumer.perform_pending_operations()
                 if is_virtual:
                     _drain_with_credit(consumer, connection)
                 else:
-                    connection.drain_events(timeout=MESSAGE_WAIT)
+                    connection.drain_events(timeout=wait)
             except socket.timeout:
                 pass
             except OSError:

@@ -41,6 +41,8 @@ logger = get_logger("celery.pool")
 
 #: Jobs started before the hub gets a turn to poll for I/O.
 TURN_BUDGET = 128
+#: Jobs that are enough to go on with for whoever can make more at any time.
+SUPPLY = 2 * TURN_BUDGET
 #: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
 KILL_GRACE = 5.0
 #: After so many kills the pool gives up on a job that swallows them, and frees its place.
@@ -109,7 +111,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._held = False
         self._joiners: set[Greenlet] = set()
         self._waiters: set[Greenlet] = set()
-        #: Pieces of the worker that run on our code, each with the reason why one does not.
+        #: Pieces of the worker that run on our code, each with the reason why one does not, or
+        #: with what tells it.
         self.accelerated: dict[str, Any] = {"pool": True, "timer": True}
 
     # -- life
@@ -160,6 +163,19 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while len(self._backlog) > per_slot * max(self.limit, 1):
+            self._wait(self._waiters)
+
+    @property
+    def is_supplied(self) -> bool:
+        """Tell whether there are jobs enough for the next turns."""
+        return len(self._backlog) >= SUPPLY
+
+    def wait_for_demand(self) -> None:
+        """Wait while there are jobs enough for the next turns.
+
+        Blocks the calling greenlet, so never call it in the hub.
+        """
+        while self.is_supplied:
             self._wait(self._waiters)
 
     def wait_for_progress(self, seconds: float) -> None:
@@ -292,7 +308,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "slots": self._slots,
                 "slots-created": self._slots_created,
                 "abandoned": self._abandoned,
-                "accelerated": dict(self.accelerated),
+                "accelerated": {
+                    piece: state() if callable(state) else state
+                    for piece, state in self.accelerated.items()
+                },
                 # The names under which stock eventlet reports the same.
                 "free-threads": max(self.limit - self._busy, 0),
                 "running-threads": self._busy,

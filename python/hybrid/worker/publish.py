@@ -6,7 +6,6 @@ from typing import Any
 
 from celery.app.amqp import AMQP
 from celery.app.base import Celery
-from kombu import pools
 
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp as amqp_transport
@@ -52,8 +51,8 @@ def _share_connections(app: Any) -> None:
     limit = amqp.producer_pool.limit
     if limit:
         limit = max(limit, PRODUCERS)
-        app.pool.limit = limit
-        connections = pools.connections[app.connection_for_write()]
+        # Of their own: whoever else wants a connection gets one that no producer keeps.
+        connections = app.connection_for_write().Pool(limit)
         amqp._producer_pool = ProducerPool(connections, limit=limit)
 
 

@@ -1,23 +1,40 @@
 """Celery's request for the messages that most tasks come in, built and run with less work.
 
-It is for JSON messages of protocol 2 without an ETA or an expiry date. The body is decoded once,
-for the task; ``Request.args`` and ``Request.kwargs`` are a copy of their own, as in Celery, that
-is decoded when somebody reads it.
+It is for JSON messages of protocol 2. The body is decoded once, for the task; ``Request.args`` and
+``Request.kwargs`` are a copy of their own, as in Celery, that is decoded when somebody reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Callable, ClassVar
 from weakref import ref
 
 from celery.app import trace
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.utils.log import get_logger
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as celery_request
 from celery.worker.state import task_ready
+from dateutil.tz import UTC
 
 logger = get_logger("celery.worker.request")
+
+
+def parse_moment(text: Any) -> Any:
+    """Return what Celery makes of the text of an ETA or expiry date.
+
+    Raises:
+        Exception: It is no such text.
+    """
+    # Nearly all of them; dateutil takes forty times as long for the same.
+    if type(text) is str and len(text) in (25, 32) and text[10] == "T" and text[-6:] == "+00:00":
+        try:
+            return datetime.fromisoformat(text[:-6]).replace(tzinfo=UTC)
+        except ValueError:
+            pass
+    return maybe_iso8601(text)
 
 
 class Request(celery_request.Request):  # type: ignore[misc]
@@ -44,7 +61,6 @@ class Request(celery_request.Request):  # type: ignore[misc]
     _acks_late: ClassVar[bool]
 
     acknowledged = False
-    _eta = None
     _expires = None
     _decoded = True
     _content_type = None
@@ -70,6 +86,9 @@ class Request(celery_request.Request):  # type: ignore[misc]
         timelimit = headers.get("timelimit")
         if timelimit:
             self.time_limits = timelimit
+        expires = headers.get("expires")
+        if expires is not None:
+            self._expires = self._aware(expires, "expires")
         self._argsrepr = headers.get("argsrepr", "")
         self._kwargsrepr = headers.get("kwargsrepr", "")
         ignore_result = headers.get("ignore_result")
@@ -87,6 +106,19 @@ class Request(celery_request.Request):  # type: ignore[misc]
         headers["delivery_info"] = self._delivery_info
         headers["args"] = args
         headers["kwargs"] = kwargs
+
+    @property
+    def _eta(self) -> Any:
+        eta = self._message.headers.get("eta")
+        return None if eta is None else self._aware(eta, "ETA")
+
+    def _aware(self, text: Any, what: str) -> Any:
+        """Return the moment that a header names, as Celery has it."""
+        try:
+            moment = parse_moment(text)
+        except (AttributeError, ValueError, TypeError) as exc:
+            raise InvalidTaskError(f"invalid {what} value {text!r}: {exc}") from exc
+        return maybe_make_aware(moment, self.tzlocal)
 
     @property
     def _own(self) -> Any:

@@ -1,28 +1,37 @@
 """The strategy that makes requests of messages: ours for most messages, Celery's for the rest.
 
-:class:`Strategy` takes JSON messages of protocol 2 that are to run at once. A message with an ETA
-or an expiry date, of another protocol or serializer, or damaged, goes through Celery's own
-handler, with everything that this does.
+:class:`Strategy` takes JSON messages of protocol 2. A message of another protocol or serializer, or
+a damaged one, goes through Celery's own handler, with everything that this does.
+
+A task with an ETA that nobody looks at gets no request before it is due. Logging, events, a
+receiver of the signal ``task_received`` and an expiry date look at it. The signal's receivers may
+keep what they have seen, so it is that very request which runs; for the others it is made again.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+from time import monotonic, time
 from typing import Any, Callable
 
 from celery import signals
 from celery.app import trace
 from celery.app.task import Task
 from celery.utils.log import get_logger
+from celery.utils.time import maybe_make_aware, timezone
 from celery.worker import request as celery_request
 from celery.worker import strategy as celery_strategy
 from celery.worker.state import task_reserved
+from kombu.asynchronous.timer import EPOCH
 from kombu.serialization import prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
+from hybrid.transports.frozen import form_of
 from hybrid.transports.message import JSON
-from hybrid.worker.request import specialised
+from hybrid.worker.held import PRIORITY, Holder, remember
+from hybrid.worker.request import parse_moment, specialised
+from hybrid.worker.timer import Timer
 
 logger = get_logger("celery.worker.strategy")
 
@@ -68,6 +77,32 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
     return handler
 
 
+class _Clocks:
+    """The time of day in terms of the timer's clock.
+
+    Read anew for every task, as kombu does, the difference trembles, and tasks with one ETA would
+    be due in no order.
+    """
+
+    __slots__ = ("_difference",)
+
+    #: Seconds by which the clocks may drift apart before that counts.
+    TOLERANCE = 0.001
+
+    def __init__(self) -> None:
+        self._difference = 0.0
+
+    def difference(self) -> float:
+        """Return what the time of day is ahead of the timer's clock."""
+        now = time() - monotonic()
+        if abs(now - self._difference) > self.TOLERANCE:
+            self._difference = now
+        return self._difference
+
+
+_clocks = _Clocks()
+
+
 class Strategy:
     """Handles the messages for one task, on one connection of a worker.
 
@@ -85,6 +120,7 @@ class Strategy:
         self._logs = logger.isEnabledFor(logging.INFO)
         self._revoked = consumer.controller.state.revoked
         self._request = specialised(task, app, consumer)
+        self._holder: Holder | None = None
         self._build_celerys_handler()
 
     def _build_celerys_handler(self) -> None:
@@ -109,11 +145,7 @@ class Strategy:
             Exception: It is unreadable, as from Celery's handler.
         """
         headers = message.headers
-        if (
-            message.content_type != JSON
-            or headers.get("eta") is not None
-            or headers.get("expires") is not None
-        ):
+        if message.content_type != JSON:
             return False
         payload = message.payload
         if not (
@@ -123,34 +155,17 @@ class Strategy:
             and type(payload[1]) is dict
         ):
             return False
+        eta = headers.get("eta")
+        if eta is not None:
+            due = self._due(eta)
+            if due is None:
+                return False
+            if due:  # else it was due before the clock's zero, and Celery runs it at once
+                return self._hold(message, due)
         request = self._request(message, self._eventer)
-        if self._logs:
-            context = {
-                "id": request.id,
-                "name": request.name,
-                "args": request.argsrepr,
-                "kwargs": request.kwargsrepr,
-                "eta": None,
-            }
-            self._consumer.log_received(trace.LOG_RECEIVED, context)
-        if request.id in self._revoked and request.revoked():
+        if not self._announce(request):
             return True
         consumer = self._consumer
-        if signals.task_received.receivers:
-            signals.task_received.send(sender=consumer, request=request)
-        if self._sends_events:
-            self._eventer.send(
-                "task-received",
-                uuid=request.id,
-                name=request.name,
-                args=request.argsrepr,
-                kwargs=request.kwargsrepr,
-                root_id=request.root_id,
-                parent_id=request.parent_id,
-                retries=headers.get("retries", 0),
-                eta=None,
-                expires=None,
-            )
         if not consumer.disable_rate_limits:
             bucket = consumer.task_buckets[self._task.name]
             if bucket:
@@ -161,3 +176,95 @@ class Strategy:
             callback(request)
         consumer.on_task_request(request)
         return True
+
+    def _announce(self, request: Any) -> bool:
+        """Say that a task has been received; tell whether it may go on."""
+        if self._logs:
+            context = {
+                "id": request.id,
+                "name": request.name,
+                "args": request.argsrepr,
+                "kwargs": request.kwargsrepr,
+                "eta": request.eta,
+            }
+            self._consumer.log_received(trace.LOG_RECEIVED, context)
+        if (request.expires or request.id in self._revoked) and request.revoked():
+            return False
+        if signals.task_received.receivers:
+            signals.task_received.send(sender=self._consumer, request=request)
+        if self._sends_events and self._eventer_takes_tasks():
+            eta, expires = request.eta, request.expires
+            self._eventer.send(
+                "task-received",
+                uuid=request.id,
+                name=request.name,
+                args=request.argsrepr,
+                kwargs=request.kwargsrepr,
+                root_id=request.root_id,
+                parent_id=request.parent_id,
+                retries=request.request_dict.get("retries", 0),
+                eta=eta and eta.isoformat(),
+                expires=expires and expires.isoformat(),
+            )
+        return True
+
+    def _eventer_takes_tasks(self) -> bool:
+        # Without -E the dispatcher works, too, and drops all but the worker's own events; remote
+        # control can change that at any time.
+        groups = self._eventer.groups
+        return not groups or "task" in groups
+
+    # -- tasks with an ETA
+
+    def _due(self, eta: Any) -> float | None:
+        """Return when a task is due, in seconds of the timer's clock, as Celery computes it.
+
+        Returns:
+            ``None`` where Celery refuses the message or the task; it also says so.
+        """
+        app = self._app
+        try:
+            moment = parse_moment(eta)
+            if moment.tzinfo is None:
+                moment = maybe_make_aware(moment, app.conf.timezone)
+            if app.uses_utc_timezone():
+                moment = timezone.to_system(moment)
+            seconds: float = (moment - EPOCH).total_seconds()
+            return max(seconds - _clocks.difference(), 0.0)
+        except Exception:
+            return None
+
+    def _hold(self, message: Any, due: float) -> bool:
+        """Keep a message until ``due``; tell whether that can be done here."""
+        consumer, task_id = self._consumer, message.headers["id"]
+        form = form_of(message)
+        data = form and form.freeze(message)
+        if not (form and data and type(task_id) is str and isinstance(consumer.timer, Timer)):
+            return False
+        request = None
+        is_signalled = bool(signals.task_received.receivers)
+        if (
+            is_signalled
+            or self._logs
+            or (self._sends_events and self._eventer_takes_tasks())
+            or message.headers.get("expires") is not None
+            or task_id in self._revoked
+        ):
+            request = self._request(message, self._eventer)
+            if not self._announce(request):
+                return True
+        holder = self._holder
+        if holder is None or holder.channel is not message.channel:
+            holder = self._holder = Holder(
+                self._task, consumer, self._make_request, form, message, data
+            )
+        rate_limited = not consumer.disable_rate_limits
+        bucket = consumer.task_buckets[self._task.name] if rate_limited else None
+        held = holder.hold(message, data, task_id, bucket, request if is_signalled else None)
+        consumer.qos.increment_eventually()
+        consumer.timer.enter_at(held, due, PRIORITY)
+        remember(held)
+        return True
+
+    def _make_request(self, message: Any) -> Any:
+        return self._request(message, self._eventer)

@@ -6,6 +6,7 @@
 pub mod amqp;
 pub mod envelope;
 pub mod message;
+pub mod packing;
 pub mod slab;
 mod sync;
 pub mod timer;

@@ -12,6 +12,7 @@ mod decode;
 mod decode_value;
 mod encode;
 mod keys;
+mod packing;
 mod slab;
 mod timer;
 
@@ -29,6 +30,8 @@ mod _rust {
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
     #[pymodule_export]
     use crate::encode::dumps;
+    #[pymodule_export]
+    use crate::packing::PyPacking;
     #[pymodule_export]
     use crate::slab::{PySlab, SlabFullError};
     #[pymodule_export]

@@ -174,3 +174,33 @@ def test_a_native_thread_has_a_connection_of_its_own(client: MultiplexedRedis, h
     import gevent
 
     assert gevent.get_hub().threadpool.apply(client.execute_command, ("PING",)) is True
+
+
+def test_what_is_sent_is_executed_before_what_comes_later(
+    client: MultiplexedRedis, in_greenlets: InGreenlets, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(number: int) -> Any:
+        client.send([(("RPUSH", "list", number), {})])
+        return client.llen("list")
+
+    assert sorted(in_greenlets(run, 20))[-1] == 20
+    client.send([(("INCR", "list"), {})])
+    assert client.llen("list") == 20
+    assert "Redis did not execute INCR: " in caplog.text
+
+
+def test_what_is_sent_into_a_lost_connection_is_sent_again(
+    client: MultiplexedRedis, plain: redis.Redis, hub: Hub
+) -> None:
+    client.ping()
+    [ours] = connections(plain)
+    plain.execute_command("CLIENT", "KILL", "ID", ours)
+    client.send([(("SET", "key", 1), {})])
+    hub.sleep(0.01)
+    assert client.get("key") == b"1"
+
+
+def test_what_cannot_be_sent_is_the_senders_error(client: MultiplexedRedis) -> None:
+    with pytest.raises(redis.DataError):
+        client.send([(("SET", "key", object()), {})])
+    assert client.ping()

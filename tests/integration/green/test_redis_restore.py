@@ -1,0 +1,69 @@
+"""Messages are put back where kombu puts them, each once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection
+
+from hybrid.transports.redis_restore import restore
+
+
+@pytest.fixture(params=["", "prefix."])
+def prefix(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def hold(plain: redis.Redis, prefix: str, count: int) -> Any:
+    """Return a channel of kombu's own with messages that are not acknowledged."""
+    info = plain.connection_pool.connection_kwargs
+    url = f"redis://127.0.0.1:{info['port']}/{info['db']}"
+    connection = Connection(url, transport_options={"global_keyprefix": prefix})
+    channel = connection.channel()
+    producer = connection.Producer(channel)
+    queue = connection.SimpleQueue("jobs", channel=channel)
+    for number in range(count):
+        producer.publish(str(number), routing_key="jobs", priority=number % 2 * 3)
+    for _ in range(count):
+        queue.get(block=True, timeout=5)
+    return channel
+
+
+def test_they_are_where_and_as_kombu_puts_them(plain: redis.Redis, prefix: str) -> None:
+    seen = []
+    for is_ours in (False, True):
+        plain.flushdb()
+        channel = hold(plain, prefix, 6)
+        tags = list(channel.qos._delivered)
+        assert plain.hlen(prefix + "unacked") == 6
+        if is_ours:
+            assert restore(channel, channel._create_client(), tags) == 6
+        else:
+            channel.qos.restore_unacked()
+        channel.qos._delivered.clear()
+        assert not plain.exists(prefix + "unacked", prefix + "unacked_index")
+        lists = {
+            key: [json.loads(text) for text in plain.lrange(key, 0, -1)]
+            for key in (prefix + "jobs", prefix + "jobs\x06\x163")
+        }
+        assert all(len(messages) == 3 for messages in lists.values())
+        for messages in lists.values():
+            for message in messages:
+                message["properties"].pop("delivery_tag")
+        seen.append(lists)
+        channel.connection.client.release()
+    assert seen[0] == seen[1]
+
+
+def test_what_somebody_else_has_put_back_stays_there_once(plain: redis.Redis) -> None:
+    channel = hold(plain, "", 3)
+    tags = list(channel.qos._delivered)
+    client = channel._create_client()
+    assert restore(channel, client, tags[:2]) == 2
+    assert restore(channel, client, tags) == 1
+    assert plain.llen("jobs") + plain.llen("jobs\x06\x163") == 3
+    channel.qos._delivered.clear()
+    channel.connection.client.release()

@@ -1,0 +1,152 @@
+"""The INFO lines of tasks are those that ``logging`` writes, in its order."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT
+from celery.utils.log import ColorFormatter
+
+from hybrid.hubs.base import Hub
+from hybrid.worker.lines import InfoLogger
+
+CONTEXT = {"name": "tests.add", "id": "1-2"}
+MESSAGE = "Task %(name)s[%(id)s] received"
+
+
+@pytest.fixture
+def logger() -> logging.Logger:
+    # Not one of `logging.getLogger`: pytest adds a handler of its own to those.
+    return logging.Logger("test_lines", logging.INFO)
+
+
+def attach(logger: logging.Logger, handler: Any, line: str = DEFAULT_PROCESS_LOG_FMT) -> Any:
+    handler.setFormatter(ColorFormatter(line, use_color=False))
+    logger.addHandler(handler)
+    return handler
+
+
+def without_time(text: str) -> str:
+    return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}", "TIME", text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DEFAULT_PROCESS_LOG_FMT,
+        "%(name)s %(levelno)d %(process)d %(message)s",
+        "%(threadName)s %(funcName)s %(message)s",
+    ],
+)
+def test_lines_are_those_of_logging(hub: Hub, logger: logging.Logger, line: str) -> None:
+    stream = io.StringIO()
+    attach(logger, logging.StreamHandler(stream), line)
+    log = InfoLogger(logger, hub)
+    log(MESSAGE, CONTEXT)
+    hub.sleep(0.01)
+    ours = without_time(stream.getvalue())
+    stream.truncate(0)
+    stream.seek(0)
+    logger.info(MESSAGE, CONTEXT, extra={"data": CONTEXT})
+    expected = without_time(stream.getvalue())
+    for where in ("__call__", "test_lines_are_those_of_logging"):
+        ours, expected = ours.replace(where, "WHERE"), expected.replace(where, "WHERE")
+    assert ours == expected
+
+
+def test_other_records_come_after_the_lines_before_them(hub: Hub, logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    for number in range(3):
+        log("line %(number)d", {"number": number})
+        logger.warning("warning %d", number)
+    log("the last", {"number": 3})
+    hub.sleep(0.01)
+    expected = [f"{kind} {number}" for number in range(3) for kind in ("line", "warning")]
+    assert stream.getvalue().splitlines() == [*expected, "the last"]
+
+
+def test_lines_of_a_turn_are_one_write(hub: Hub, logger: logging.Logger) -> None:
+    writes: list[str] = []
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            writes.append(text)
+            return len(text)
+
+    attach(logger, logging.StreamHandler(Stream()), "%(message)s")
+    log = InfoLogger(logger, hub)
+    for _ in range(5):
+        log(MESSAGE, CONTEXT)
+    assert writes == []
+    hub.sleep(0.01)
+    assert writes == [f"{MESSAGE % CONTEXT}\n" * 5]
+
+
+def test_a_handler_of_somebody_elses_gets_records(hub: Hub, logger: logging.Logger) -> None:
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    stream = io.StringIO()
+    attach(logger, logging.StreamHandler(stream))
+    log = InfoLogger(logger, hub)
+    log(MESSAGE, CONTEXT)
+    collector = Collector()
+    logger.addHandler(collector)
+    log(MESSAGE, CONTEXT)
+    assert [record.getMessage() for record in records] == [MESSAGE % CONTEXT]
+    assert records[0].data == CONTEXT  # type: ignore[attr-defined]
+    assert len(stream.getvalue().splitlines()) == 2
+
+
+def test_the_level_may_change(hub: Hub, logger: logging.Logger) -> None:
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream))
+    log = InfoLogger(logger, hub)
+    logger.setLevel(logging.WARNING)
+    log(MESSAGE, CONTEXT)
+    logger.setLevel(logging.INFO)
+    handler.setLevel(logging.WARNING)
+    log(MESSAGE, CONTEXT)
+    hub.sleep(0.01)
+    assert stream.getvalue() == ""
+
+
+def test_a_file_that_was_moved_is_opened_anew(
+    hub: Hub, logger: logging.Logger, tmp_path: Path
+) -> None:
+    path = tmp_path / "worker.log"
+    handler = attach(logger, WatchedFileHandler(path, encoding="utf-8"), "%(message)s")
+    log = InfoLogger(logger, hub)
+    log("one %(x)d", {"x": 1})
+    hub.sleep(0.01)
+    path.rename(tmp_path / "old.log")
+    log("two %(x)d", {"x": 2})
+    hub.sleep(0.01)
+    handler.close()
+    assert (tmp_path / "old.log").read_text() == "one 1\n"
+    assert path.read_text() == "two 2\n"
+
+
+def test_what_cannot_be_encoded_loses_no_line(
+    hub: Hub, logger: logging.Logger, tmp_path: Path
+) -> None:
+    handler = attach(
+        logger, WatchedFileHandler(tmp_path / "worker.log", encoding="ascii"), "%(message)s"
+    )
+    log = InfoLogger(logger, hub)
+    for text in ("plain", "é"):
+        log("%(text)s", {"text": text})
+    hub.sleep(0.01)
+    handler.close()
+    assert (tmp_path / "worker.log").read_text() == "plain\n\\xe9\n"

@@ -1,0 +1,117 @@
+"""Values and arguments are written as Celery and kombu write them."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import uuid
+from collections import OrderedDict
+from enum import IntEnum
+from typing import Any
+
+import pytest
+from celery.utils.saferepr import saferepr
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.utils.json import dumps as kombu_dumps
+
+from hybrid import _rust, identifiers
+from hybrid.transports.message import dumps
+from hybrid.worker.sender import shown
+
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+class Colour(IntEnum):
+    RED = 1
+
+
+@given(PLAIN)
+def test_plain_values_are_written_as_by_python(value: Any) -> None:
+    assert _rust.dumps(value) == json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        2**63,
+        -(2**63) - 1,
+        float("nan"),
+        float("inf"),
+        "\ud800",
+        {1: 2},
+        {"key": {"\udfff": 1}},
+        Colour.RED,
+        OrderedDict(a=1),
+        b"bytes",
+        uuid.UUID(int=1),
+        [set()],
+    ],
+    ids=repr,
+)
+def test_other_values_are_left_to_python(value: Any) -> None:
+    assert _rust.dumps(value) is None
+    try:
+        expected: Any = kombu_dumps(value)
+    except Exception as exc:
+        with pytest.raises(type(exc)):
+            dumps(value)
+    else:
+        assert dumps(value) == expected
+
+
+def test_deep_values_are_left_to_python() -> None:
+    value: Any = 1
+    for _ in range(201):
+        value = [value]
+    assert _rust.dumps(value[0]) == json.dumps(value[0])
+    assert _rust.dumps(value) is None
+    value = []
+    value.append(value)
+    assert _rust.dumps(value) is None
+
+
+@given(
+    st.lists(PLAIN, max_size=4)
+    | st.lists(PLAIN, max_size=4).map(tuple)
+    | st.dictionaries(st.text(max_size=5), PLAIN, max_size=4)
+)
+def test_arguments_are_shown_as_by_celery(arguments: Any) -> None:
+    text = shown(arguments)
+    assert text is None or text == saferepr(arguments, 1024)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), [], {}, (1,), ("it's",), [1, None], {"a": 1.5, "b": True}], ids=repr
+)
+def test_usual_arguments_are_shown(arguments: Any) -> None:
+    assert shown(arguments) == saferepr(arguments, 1024)
+
+
+def test_identifiers_are_random_uuids() -> None:
+    made = {identifiers.uuid4() for _ in range(1000)}
+    assert len(made) == 1000
+    for text in made:
+        parsed = uuid.UUID(text)
+        assert (str(parsed), parsed.version, parsed.variant) == (text, 4, uuid.RFC_4122)
+
+
+def test_a_child_makes_identifiers_of_its_own() -> None:
+    identifiers.uuid4()  # some are ready
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        theirs = pool.apply(_make_many)
+    assert not set(theirs) & set(_make_many())
+
+
+def _make_many() -> list[str]:
+    return [identifiers.uuid4() for _ in range(300)]
