@@ -32,6 +32,14 @@ def quick(number: int) -> int:
     return number
 
 
+@app.task(name="channel_class")
+def channel_class() -> str:
+    """Say which class of channel a connection of this worker has."""
+    with app.connection_for_write() as connection:
+        cls = type(connection.default_channel)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 @app.task(name="count")
 def count(tag: str, number: int) -> None:
     """Say that this number ran, without a result."""

@@ -73,23 +73,20 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self._published = 0
         self._calling = threading.RLock()
         self._callers: list[Greenlet] = []
-        self._is_opening = False
         super().__init__(*args, **kwargs)
 
     # -- life
 
     def open(self) -> Any:
         """Open the channel; what it knew of deliveries is of the channel before."""
-        self._is_opening = True
-        try:
-            return super().open()
-        finally:
-            self._is_opening = False
+        if not self.is_open:
+            self._forget()
+        return super().open()
 
-    def _on_open_ok(self) -> None:
+    def _forget(self) -> None:
         self._forget_deliveries()
         self._published = 0
-        super()._on_open_ok()
+        self._confirm_selected = False
 
     def collect(self) -> None:
         """Forget everything; whoever waits is told."""
@@ -97,26 +94,37 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         super().collect()
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
-        error = error_for_code(reply_code, reply_text, (class_id, method_id), ChannelError)
         connection = self.connection
+        outbox = connection.outbox
+        outbox.post(self._frame(spec.Channel.CloseOk))
+        if connection.is_closing or self.is_closing:
+            return
+        error = error_for_code(reply_code, reply_text, (class_id, method_id), ChannelError)
+        # py-amqp waits until the channel is open again. Whoever reads must not wait for what is
+        # yet to be read; what is sent on this channel from now on comes behind its opening.
+        self.is_open = False
+        self._forget()
+        outbox.post(self._frame(spec.Channel.Open, b"\0"))
+        is_told = self.fail_unconfirmed(error)
         me = connection.hub.current()
-        others = [caller for caller in self._callers if caller is not me]
-        has_publishers = self.fail_unconfirmed(error)
-        try:
-            super()._on_close(reply_code, reply_text, class_id, method_id)
-        except ChannelError:
-            # It belongs to those who wait on this channel. Without any, whoever reads gets it.
-            for caller in others:
+        for caller in set(self._callers):
+            if caller is not me:
                 connection.raise_in(caller, error)
-            if not (others or has_publishers) or me in self._callers:
-                raise
+                is_told = True
+        # It belongs to those who wait on this channel. Without any, whoever reads gets it.
+        if not is_told or me in self._callers:
+            raise error
+
+    def _frame(self, method: tuple[int, int], args: bytes = b"") -> bytes:
+        frame: bytes = self.connection.encode_frame(1, self.channel_id, method, args, None)
+        return frame
 
     # -- calls that the broker answers
 
     @contextmanager
     def _one_caller(self) -> Iterator[None]:
         connection = self.connection
-        if connection is None or self._is_opening or not connection.hub.can_park():
+        if connection is None or not connection.hub.can_park():
             yield
             return
         with self._calling:
@@ -233,7 +241,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             self._refuse(delivery, exc)
             return
         if type(message) is Message:
-            callback(message)  # type: ignore[misc]
+            callback(message)
         else:
             self._on_basic_deliver(
                 consumer_tag,
@@ -388,7 +396,9 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection.unconfirmed += 1
         connection.start_pump()
         seconds = confirm_timeout or timeout
-        alarm = connection.hub.call_later(seconds, lambda: self._expire(number)) if seconds else None
+        alarm = (
+            connection.hub.call_later(seconds, lambda: self._expire(number)) if seconds else None
+        )
         try:
             while not one.is_done:
                 connection.hub.park()
@@ -477,9 +487,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self._confirm(delivery_tag, multiple, MessageNacked)
         super()._on_basic_nack(delivery_tag, multiple)
 
-    def _confirm(
-        self, number: int, multiple: bool, error: type[BaseException] | None
-    ) -> None:
+    def _confirm(self, number: int, multiple: bool, error: type[BaseException] | None) -> None:
         unconfirmed = self._unconfirmed
         if not multiple:
             numbers = [number] if number in unconfirmed else []

@@ -8,6 +8,7 @@ heartbeats, every method but ``basic.deliver`` and all errors are py-amqp's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import socket
@@ -76,7 +77,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             raise RuntimeError("no pool of ours runs in this process")
         self.hub = hub
         super().__init__(*args, **kwargs)
-        self._frame_writer_of_amqp = self.frame_writer_cls
+        self._frame_writer_of_amqp: Callable[..., Any] = self.frame_writer_cls
         self.frame_writer_cls = self._make_frame_writer
         self.outbox = self._new_outbox()
         #: Decodes what is read, from the end of the handshake on.
@@ -118,6 +119,19 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         if rest:
             self._feed(rest)
         return connected
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """Close the connection; the arguments are py-amqp's.
+
+        Raises:
+            Exception: What broke it before.
+        """
+        try:
+            return super().close(*args, **kwargs)
+        except amqp.AMQPError:
+            # As py-amqp does upon an error of the socket: nobody else closes that.
+            self.collect()
+            raise
 
     def collect(self) -> None:
         """Close the socket and forget the channels; whoever waits is told."""
@@ -223,10 +237,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             return
         self._is_polled = True
         self.hub.call_soon(self._end_poll)
-        try:
+        with contextlib.suppress(socket.timeout):
             self.drain_events(timeout=0)
-        except socket.timeout:
-            pass
 
     def _end_poll(self) -> None:
         self._is_polled = False
@@ -281,7 +293,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             data = self._receive(timeout)
         except socket.timeout:
             raise
-        except Exception as exc:
+        except (OSError, RecoverableConnectionError) as exc:
             self._on_read_error(exc)
             raise
         finally:

@@ -11,7 +11,6 @@ from kombu.transport import base, pyamqp
 from hybrid._rust import AmqpDelivery, decode_properties
 from hybrid.transports.message import OurMessage
 
-
 #: Content encodings with which JSON reads the same from bytes and from text.
 _AS_IT_COMES = frozenset({None, "utf-8", "binary"})
 
@@ -19,7 +18,7 @@ _AS_IT_COMES = frozenset({None, "utf-8", "binary"})
 class StoredDelivery:
     """What a delivery was, from bytes that were kept of it."""
 
-    __slots__ = ("delivery_tag", "redelivered", "exchange", "routing_key", "header", "body")
+    __slots__ = ("body", "delivery_tag", "exchange", "header", "redelivered", "routing_key")
 
     def __init__(
         self,

@@ -123,7 +123,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("transport", self._start_popping)
 
-    def _start_popping(self) -> str | Callable[[], Any]:
+    def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel
         if isinstance(channel, amqp.Channel):
             return None  # it has no other way

@@ -112,7 +112,7 @@ class SharedProducer(Producer):
 
     @property
     def connection(self) -> Any:
-        """kombu's connection."""
+        """Kombu's connection."""
         return self._line.connection
 
     @property
@@ -158,7 +158,7 @@ class SharedProducer(Producer):
                 return producer.maybe_declare(entity, retry, **retry_policy)
         return True
 
-    def publish(
+    def publish(  # type: ignore[override]
         self,
         body: Any,
         routing_key: str | None = None,
@@ -206,7 +206,14 @@ class SharedProducer(Producer):
                         properties_sent.pop(option, None)
                     key = self.routing_key if routing_key is None else routing_key
                     if self.send(
-                        prepared, priority, kind, encoding, headers or {}, properties_sent, name, key
+                        prepared,
+                        priority,
+                        kind,
+                        encoding,
+                        headers or {},
+                        properties_sent,
+                        name,
+                        key,
                     ):
                         return None
             except recoverable_errors(self):
