@@ -85,12 +85,18 @@ class RabbitServer:
             raise MissingServerError("epmd is missing: apt-get install erlang-base")
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self._epmd_port, dist_port = free_port(), free_port(), free_port()
+        self.tls_port, self.certificate = free_port(), folder / "certificate.pem"
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             # 50 MB bodies and a nearly full disk on a build machine must not block publishers.
             "disk_free_limit.absolute = 50MB\n"
             "vm_memory_high_watermark.relative = 0.6\n"
             "log.file.level = warning\n"
+            f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.certificate}\n"
+            f"ssl_options.certfile = {self.certificate}\n"
+            f"ssl_options.keyfile = {_make_certificate(self.certificate)}\n"
+            "ssl_options.verify = verify_none\n"
         )
         (folder / "plugins").write_text("[].\n")
         env = {
@@ -162,6 +168,23 @@ class RabbitServer:
         # Its data dies with the folder, so there is nothing to flush.
         self.child.stop(within=3)
         self.epmd.stop(within=2)
+
+
+def _make_certificate(path: Path) -> Path:
+    """Write a certificate for 127.0.0.1 that signs itself, and return the path of its key."""
+    if shutil.which("openssl") is None:
+        raise MissingServerError("openssl is missing: apt-get install openssl")
+    key = path.with_suffix(".key")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(path)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key
 
 
 def _listens(port: int) -> bool:

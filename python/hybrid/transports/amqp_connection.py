@@ -77,7 +77,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             raise RuntimeError("no pool of ours runs in this process")
         self.hub = hub
         super().__init__(*args, **kwargs)
-        self._frame_writer_of_amqp: Callable[..., Any] = self.frame_writer_cls
+        self._frame_writer_of_amqp: Callable[..., Any] = vars(self)["frame_writer_cls"]
         self.frame_writer_cls = self._make_frame_writer
         self.outbox = self._new_outbox()
         #: Decodes what is read, from the end of the handshake on.
@@ -178,7 +178,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     # -- writing
 
-    def _make_frame_writer(self, connection: Any, transport: Any) -> Callable[..., None]:
+    def _make_frame_writer(self, connection: Any, _: Any) -> Callable[..., None]:
         """Return py-amqp's writer of frames, writing through the outbox."""
         self._collector = collector = Collector()
         # It captures the method `write` of what it is given for a transport.

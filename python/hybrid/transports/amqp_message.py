@@ -15,10 +15,14 @@ from hybrid.transports.message import OurMessage
 _AS_IT_COMES = frozenset({None, "utf-8", "binary"})
 
 
+#: What :class:`StoredDelivery` takes, in its order.
+DELIVERY_PARTS = ("delivery_tag", "redelivered", "exchange", "routing_key", "header", "body")
+
+
 class StoredDelivery:
     """What a delivery was, from bytes that were kept of it."""
 
-    __slots__ = ("body", "delivery_tag", "exchange", "header", "redelivered", "routing_key")
+    __slots__ = DELIVERY_PARTS
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from typing import Any
 from kombu.transport import pyamqp
 
 from hybrid.transports import amqp_message
-from hybrid.transports.amqp_message import StoredDelivery
 from hybrid.transports.message import Message, decode_envelope
 from hybrid.transports.redis_qos import QoS
 
@@ -105,13 +104,15 @@ class _Deliveries(Form):
         frozen = (
             message.generation,
             message.delivery_info["consumer_tag"],
-            *(getattr(delivery, name) for name in StoredDelivery.__slots__),
+            *(getattr(delivery, name) for name in amqp_message.DELIVERY_PARTS),
         )
         return marshal.dumps(frozen, _AMQP.VERSION)
 
     def thaw(self, data: bytes, channel: Any) -> Any:
         generation, consumer_tag, *parts = marshal.loads(data)
-        return amqp_message.Message(StoredDelivery(*parts), channel, generation, consumer_tag)
+        return amqp_message.Message(
+            amqp_message.StoredDelivery(*parts), channel, generation, consumer_tag
+        )
 
     def release(self, message: Any) -> None:
         pass  # it is the broker that keeps it

@@ -5,9 +5,9 @@ eleventh waits. Here they publish through one channel: what is published in one 
 one write, and where the broker confirms, each greenlet waits for its own confirmation.
 
 An error of one message closes its channel (AMQP 0-9-1 section 1.2.2), and with it whatever else is
-on the way there. So only what a broker has no reason to refuse is shared: plain messages of moderate
-size, to the default exchange or to durable ones that this connection has declared. Any other, and
-any that is to be tried again, gets a producer of kombu's, with a connection of its own.
+on the way there. So only what a broker has no reason to refuse is shared: plain messages of
+moderate size, to the default exchange or to durable ones that this connection has declared. Any
+other, and any that is to be tried again, gets a producer of kombu's, with a connection of its own.
 """
 
 from __future__ import annotations
