@@ -10,6 +10,7 @@ import itertools
 import os
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 """Not the one on ``PATH``: that one drops to the user ``rabbitmq``, who cannot read our folder."""
 
 _REDIS_DATABASES = 4096
+#: What the server is started with and its command line tool would trip over.
+_SERVER_ONLY = ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "RABBITMQ_DIST_PORT", "RABBITMQ_PID_FILE")
 
 
 class MissingServerError(Exception):
@@ -82,12 +85,18 @@ class RabbitServer:
             raise MissingServerError("epmd is missing: apt-get install erlang-base")
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self._epmd_port, dist_port = free_port(), free_port(), free_port()
+        self.tls_port, self.certificate = free_port(), folder / "certificate.pem"
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.default = 127.0.0.1:{self.port}\n"
             # 50 MB bodies and a nearly full disk on a build machine must not block publishers.
             "disk_free_limit.absolute = 50MB\n"
             "vm_memory_high_watermark.relative = 0.6\n"
             "log.file.level = warning\n"
+            f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.certificate}\n"
+            f"ssl_options.certfile = {self.certificate}\n"
+            f"ssl_options.keyfile = {_make_certificate(self.certificate)}\n"
+            "ssl_options.verify = verify_none\n"
         )
         (folder / "plugins").write_text("[].\n")
         env = {
@@ -109,6 +118,7 @@ class RabbitServer:
             # Makes the script `exec` the Erlang VM, so that our child is the broker itself.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
+        self._env = env
         # In the foreground and ours: started by the VM it would be a daemon nobody stops.
         self.epmd = Child(
             [epmd, "-address", "127.0.0.1", "-port", str(self._epmd_port)],
@@ -136,10 +146,45 @@ class RabbitServer:
     def connect(self) -> amqp.Connection:
         return amqp.Connection(f"127.0.0.1:{self.port}", heartbeat=0, read_timeout=30)
 
+    def control(self, *command: str) -> str:
+        """Run ``rabbitmqctl`` and return what it prints.
+
+        Raises:
+            RuntimeError: It failed.
+        """
+        done = subprocess.run(
+            [str(RABBITMQ_SERVER.with_name("rabbitmqctl")), "--quiet", *command],
+            env={key: value for key, value in self._env.items() if key not in _SERVER_ONLY},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        if done.returncode:
+            raise RuntimeError(f"rabbitmqctl {' '.join(command)} failed:\n{done.stdout}")
+        return done.stdout
+
     def stop(self) -> None:
         # Its data dies with the folder, so there is nothing to flush.
         self.child.stop(within=3)
         self.epmd.stop(within=2)
+
+
+def _make_certificate(path: Path) -> Path:
+    """Write a certificate for 127.0.0.1 that signs itself, and return the path of its key."""
+    if shutil.which("openssl") is None:
+        raise MissingServerError("openssl is missing: apt-get install openssl")
+    key = path.with_suffix(".key")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(key), "-out", str(path)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key
 
 
 def _listens(port: int) -> bool:
@@ -239,6 +284,15 @@ class Brokers:
         self.started: dict[str, float] = {}
 
     @property
+    def rabbit(self) -> RabbitServer:
+        """The RabbitMQ of this session."""
+        if self._rabbit is None:
+            began = time.monotonic()
+            self._rabbit = RabbitServer(self._folder / "rabbitmq")
+            self.started["rabbitmq"] = time.monotonic() - began
+        return self._rabbit
+
+    @property
     def redis(self) -> RedisServer:
         """The Redis of this session."""
         if self._redis is None:
@@ -249,15 +303,12 @@ class Brokers:
 
     def space(self, broker: str) -> Space:
         """Return a fresh space on ``broker`` (``redis`` or ``rabbitmq``)."""
-        if broker == "rabbitmq" and self._rabbit is None:
-            began = time.monotonic()
-            self._rabbit = RabbitServer(self._folder / "rabbitmq")
-            self.started["rabbitmq"] = time.monotonic() - began
+        rabbit = self.rabbit if broker == "rabbitmq" else None
         url = self.redis.new_database()
         return Space(
             broker=broker,
             redis_url=url,
-            rabbit=self._rabbit if broker == "rabbitmq" else None,
+            rabbit=rabbit,
             name=f"space{next(self._numbers)}",
             redis=redis.Redis.from_url(url),
         )

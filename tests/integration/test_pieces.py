@@ -19,12 +19,17 @@ def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
     return info
 
 
-def test_every_piece_is_on_unless_it_cannot_be(start_worker: StartWorker, broker: str) -> None:
+def test_every_piece_is_on_unless_it_cannot_be(start_worker: StartWorker) -> None:
     accelerated = _accelerated(start_worker)
-    reasons = {name: why for name, why in accelerated.items() if why is not True}
-    amqp = dict.fromkeys(("publish", "transport"), "not for the transport amqp")
-    expected = {} if broker == "redis" else amqp
-    assert reasons == expected
+    assert {name: why for name, why in accelerated.items() if why is not True} == {}
+
+
+def test_a_transport_that_is_switched_off_is_kombus(start_worker: StartWorker, broker: str) -> None:
+    worker = start_worker(concurrency=4, settings={"hybrid_disable": ["transport"]})
+    channel = worker.wait_outcomes(worker.flood("channel_class", [()]), within=20)
+    [outcome] = channel.values()
+    module = {"redis": "redis", "rabbitmq": "pyamqp"}[broker]
+    assert outcome["result"] == f"kombu.transport.{module}.Channel"
 
 
 @pytest.mark.parametrize("piece", PIECES)

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import Any
 
+import kombu
 from celery import Celery, Task, current_task, signals
 from celery._state import _task_stack
 from celery.exceptions import SoftTimeLimitExceeded
@@ -30,6 +31,46 @@ _counts = {"locals": 0}
 @app.task(name="quick")
 def quick(number: int) -> int:
     return number
+
+
+@app.task(name="channel_class")
+def channel_class() -> str:
+    """Say which class of channel a connection of this worker has."""
+    with app.connection_for_write() as connection:
+        cls = type(connection.default_channel)
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+@app.task(name="spread")
+def spread(tag: str, number: int, children: int) -> None:
+    """Publish ``children`` numbered tasks."""
+    for child in range(children):
+        count.delay(tag, number * children + child)
+
+
+@app.task(name="squeeze")
+def squeeze(queue: str, arguments: dict[str, Any]) -> str:
+    """Publish to a queue with these arguments; return what comes of it."""
+    target = kombu.Queue(queue, queue_arguments=arguments, auto_delete=False)
+    try:
+        app.send_task("quick", (1,), queue=target, retry=False)
+    except Exception as exc:
+        return type(exc.__cause__).__name__
+    return "published"
+
+
+@app.task(name="vanish")
+def vanish(tag: str) -> None:
+    """End the worker process without further ado."""
+    journal.write(tag, "vanishing")
+    os._exit(3)
+
+
+@app.task(name="late_count", acks_late=True)
+def late_count(tag: str, number: int) -> None:
+    """Say that this number ran, and be acknowledged after that."""
+    time.sleep(0.005)
+    journal.write(tag, "ran", number=number)
 
 
 @app.task(name="count")

@@ -13,6 +13,7 @@ from typing import Any
 
 from kombu.transport import pyamqp
 
+from hybrid.transports import amqp_message
 from hybrid.transports.message import Message, decode_envelope
 from hybrid.transports.redis_qos import QoS
 
@@ -95,13 +96,37 @@ class _AMQP(Form):
         pass  # it is the broker that keeps it
 
 
-_ENVELOPES, _AMQP_MESSAGES = _Envelopes(), _AMQP()
+class _Deliveries(Form):
+    """What our own AMQP channel delivers: the bytes of the properties and of the body."""
+
+    def freeze(self, message: Any) -> bytes | None:
+        delivery = message._delivery
+        frozen = (
+            message.generation,
+            message.delivery_info["consumer_tag"],
+            *(getattr(delivery, name) for name in amqp_message.DELIVERY_PARTS),
+        )
+        return marshal.dumps(frozen, _AMQP.VERSION)
+
+    def thaw(self, data: bytes, channel: Any) -> Any:
+        generation, consumer_tag, *parts = marshal.loads(data)
+        return amqp_message.Message(
+            amqp_message.StoredDelivery(*parts), channel, generation, consumer_tag
+        )
+
+    def release(self, message: Any) -> None:
+        pass  # it is the broker that keeps it
+
+
+_ENVELOPES, _AMQP_MESSAGES, _DELIVERIES = _Envelopes(), _AMQP(), _Deliveries()
 
 
 def form_of(message: Any) -> Form | None:
     """Return the form for messages of this kind; ``None`` where there is none."""
     if isinstance(message, Message):
         return _ENVELOPES
+    if type(message) is amqp_message.Message:
+        return _DELIVERIES
     if type(message) is pyamqp.Message:
         return _AMQP_MESSAGES
     return None

@@ -8,7 +8,7 @@ input that Rust does not take, so values and errors are kombu's on all inputs.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Callable
 
 from kombu.serialization import registry
 from kombu.transport import virtual
@@ -65,7 +65,50 @@ def dumps(value: Any) -> str:
     return kombu_dumps(value) if text is None else text
 
 
-class Message(virtual.Message):  # type: ignore[misc]
+class OurMessage:
+    """What our messages do otherwise than kombu's, whose class comes behind this one."""
+
+    _decoded_cache: Any
+    accept: Any
+    ack_log_error: Callable[..., None]
+    body: Any
+    content_encoding: Any
+    content_type: Any
+
+    def decode(self) -> Any:
+        """Return the decoded body, and remember it."""
+        cached = self._decoded_cache
+        if not cached:
+            cached = self._decoded_cache = self._decode()
+        return cached
+
+    @property
+    def payload(self) -> Any:
+        """The decoded body."""
+        return self._decoded_cache or self.decode()
+
+    def ack_soon_log_error(self, logger: Any, errors: Any) -> None:
+        """Acknowledge the message as ``ack_log_error`` does, but wait for nothing."""
+        self.ack_log_error(logger, errors)
+
+    def _raw_body(self) -> Any:
+        return self.body
+
+    def _decode(self) -> Any:
+        body = self._raw_body()
+        if body and self.content_type == JSON and _decoders.get(JSON) is kombu_loads:
+            accept, encoding = self.accept, self.content_encoding
+            # kombu does not use the encoding of JSON, but trips over one that is no string.
+            accepted = JSON in accept if accept is not None else JSON not in _disabled
+            if accepted and (encoding is None or type(encoding) is str):
+                try:
+                    return _rust.loads(body)
+                except _rust.DecodeError:
+                    pass
+        return super()._decode()  # type: ignore[misc]
+
+
+class Message(OurMessage, virtual.Message):  # type: ignore[misc]
     """A message of a virtual transport whose envelope and JSON body are decoded in Rust.
 
     Args:
@@ -102,28 +145,3 @@ class Message(virtual.Message):  # type: ignore[misc]
             return _rust.loads(raw)
         except _rust.DecodeError:
             return kombu_loads(bytes_to_str(raw))
-
-    def decode(self) -> Any:
-        """Return the decoded body, and remember it."""
-        cached = self._decoded_cache
-        if not cached:
-            cached = self._decoded_cache = self._decode()
-        return cached
-
-    @property
-    def payload(self) -> Any:
-        """The decoded body."""
-        return self._decoded_cache or self.decode()
-
-    def _decode(self) -> Any:
-        body = self.body
-        if body and self.content_type == JSON and _decoders.get(JSON) is kombu_loads:
-            accept, encoding = self.accept, self.content_encoding
-            # kombu does not use the encoding of JSON, but trips over one that is no string.
-            accepted = JSON in accept if accept is not None else JSON not in _disabled
-            if accepted and (encoding is None or type(encoding) is str):
-                try:
-                    return _rust.loads(body)
-                except _rust.DecodeError:
-                    pass
-        return super()._decode()

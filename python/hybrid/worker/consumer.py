@@ -19,7 +19,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
 from hybrid.backends import sharing
-from hybrid.transports import redis
+from hybrid.transports import amqp, redis
 from hybrid.worker import collector, events, lines, publish, settings, strategy
 from hybrid.worker.held import DueLine
 from hybrid.worker.loop import greenloop
@@ -77,7 +77,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.due_line = DueLine(self.pool)
         self._off = settings.disabled(self.app)
         self._turn_on("results", self._share_results)
-        self._turn_on("publish", lambda: publish.gather(self.app))
+        self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
         self._turn_on("gc", collector.relax)
         #: Logs that a message has been received.
         self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
@@ -123,8 +123,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("transport", self._start_popping)
 
-    def _start_popping(self) -> str | Callable[[], Any]:
+    def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel
+        if isinstance(channel, amqp.Channel):
+            return None  # it has no other way
         if not isinstance(channel, redis.Channel):
             return f"not for the transport {self.conninfo.transport.driver_type}"
         if getattr(self.app.conf, "worker_disable_prefetch", False):

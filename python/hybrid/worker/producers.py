@@ -12,6 +12,7 @@ import kombu
 from kombu.pools import ProducerPool as KombuProducerPool
 from kombu.resource import Resource
 
+from hybrid.transports import redis
 from hybrid.transports.message import JSON, encode_json
 
 
@@ -51,6 +52,31 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         return super()._prepare(
             body, serializer, content_type, content_encoding, compression, headers
         )
+
+    def send_json(
+        self,
+        text: str,
+        priority: int | None,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        queue: Any,
+    ) -> bool:
+        """Send a JSON text to ``queue``, if it has been declared; tell whether that was done.
+
+        For Redis.
+
+        Raises:
+            Exception: It was not sent.
+        """
+        channel = self.channel
+        if not (isinstance(channel, redis.Channel) and self.has_declared(queue)):
+            return False
+        channel.basic_publish(
+            channel.prepare_message(text, priority or None, JSON, "utf-8", headers, properties),
+            exchange="",
+            routing_key=queue.name,
+        )
+        return True
 
     def publish(
         self,

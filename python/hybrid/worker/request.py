@@ -173,6 +173,12 @@ class Request(celery_request.Request):  # type: ignore[misc]
             self._settle(self._message.ack_log_error)
             self.acknowledged = True
 
+    def _acknowledge_late(self) -> None:
+        """Acknowledge the message of a task that is done, which waits for nothing any more."""
+        if not self.acknowledged:
+            self._settle(self._message.ack_soon_log_error)
+            self.acknowledged = True
+
     def reject(self, requeue: bool = False) -> None:
         """Reject the message, if it has not been acknowledged."""
         if not self.acknowledged:
@@ -199,7 +205,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
             return super().on_success(failed__retval__runtime, **kwargs)
         task_ready(self, successful=True)
         if self._acks_late:
-            self.acknowledge()
+            self._acknowledge_late()
         self.send_event("task-succeeded", result=retval, runtime=runtime)
         return None
 

@@ -1,4 +1,4 @@
-"""Celery's way from a task call to a message, shortened for the usual call on Redis.
+"""Celery's way from a task call to a message, shortened for the usual call.
 
 :class:`MessageMaker` stands in for ``app.amqp.create_task_message``, and :class:`Sender` for
 ``app.amqp.send_task_message``. Messages, signals, declarations and retries are Celery's; a call
@@ -16,9 +16,9 @@ from celery import signals
 from celery.utils.nodenames import anon_nodename
 from kombu.entity import maybe_delivery_mode
 
-from hybrid.transports import redis
-from hybrid.transports.message import JSON, encode_json
+from hybrid.transports.message import encode_json
 from hybrid.worker.producers import Producer, recoverable_errors
+from hybrid.worker.shared_producer import SharedProducer
 
 #: Options that ask for nothing where they are not set.
 _UNSET = frozenset(
@@ -86,7 +86,7 @@ class Sender:
         if isinstance(queue, str):
             queue = self._amqp.queues[queue]
         return (
-            type(producer) is Producer
+            type(producer) in (Producer, SharedProducer)
             and type(queue) is kombu.Queue
             and queue.exchange is not None
             and queue.exchange.type == "direct"
@@ -112,32 +112,26 @@ class Sender:
         queue: Any,
         delivery_mode: Any = None,
         headers: dict[str, Any] | None = None,
-        priority: int | None = None,
+        priority: int | None = 0,
         **_: Any,
     ) -> bool:
         """Send ``message``, if its queue has been declared and its body is plain JSON."""
         if isinstance(queue, str):
             queue = self._amqp.queues[queue]
-        channel = producer.channel
-        if not (isinstance(channel, redis.Channel) and producer.has_declared(queue)):
+        if not producer.has_declared(queue):
             return False
         body = encode_json(message.body)
         if body is None:
             return False
         mode = delivery_mode or queue.exchange.delivery_mode or self._delivery_mode
-        channel.basic_publish(
-            channel.prepare_message(
-                body,
-                priority,
-                JSON,
-                "utf-8",
-                {**message.headers, **headers} if headers else message.headers,
-                {**message.properties, "delivery_mode": maybe_delivery_mode(mode)},
-            ),
-            exchange="",
-            routing_key=queue.name,
+        is_sent: bool = producer.send_json(
+            body,
+            priority,
+            {**message.headers, **headers} if headers else message.headers,
+            {**message.properties, "delivery_mode": maybe_delivery_mode(mode)},
+            queue,
         )
-        return True
+        return is_sent
 
 
 class MessageMaker:

@@ -47,7 +47,7 @@ def make_app(name: str) -> Celery:
 def ours(monkeypatch: pytest.MonkeyPatch, hub: Any) -> Iterator[Celery]:
     monkeypatch.setitem(TRANSPORT_ALIASES, "redis", "hybrid.transports.redis:Transport")
     app = make_app("ours")
-    assert publish.gather(app) is None
+    assert publish.gather(app, hub) is None
     assert isinstance(app.send_task, Caller)
     assert isinstance(app.amqp.send_task_message, Sender)
     yield app

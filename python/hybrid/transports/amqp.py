@@ -1,0 +1,43 @@
+"""kombu's AMQP transport, handling many messages per read and per write.
+
+Connections, channels, options, TLS and errors are py-amqp's; see the modules ``amqp_connection``,
+``amqp_channel``, ``amqp_message`` and ``amqp_outbox`` for what is done otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kombu.transport import pyamqp
+
+from hybrid import hubs
+from hybrid.transports.amqp_channel import Channel
+from hybrid.transports.amqp_connection import Connection
+
+__all__ = ["Channel", "Connection", "SSLTransport", "Transport"]
+
+
+class _Gathering:
+    """Opens our connections wherever greenlets of a pool of ours use them."""
+
+    Connection: Any
+
+    def establish_connection(self) -> Any:
+        """Connect to the broker.
+
+        Raises:
+            OSError: It cannot be reached.
+            amqp.AMQPError: It refuses.
+        """
+        hub = hubs.running()
+        is_ours = hub is not None and hub.in_thread()
+        self.Connection = Connection if is_ours else pyamqp.Connection
+        return super().establish_connection()  # type: ignore[misc]
+
+
+class Transport(_Gathering, pyamqp.Transport):  # type: ignore[misc]
+    """kombu's transport on our connections."""
+
+
+class SSLTransport(_Gathering, pyamqp.SSLTransport):  # type: ignore[misc]
+    """kombu's transport over TLS on our connections."""

@@ -1,0 +1,326 @@
+"""One producer for all greenlets of a worker on AMQP.
+
+kombu lends a connection to each greenlet that publishes, ten of them in all, and whoever wants an
+eleventh waits. Here they publish through one channel: what is published in one turn of the hub is
+one write, and where the broker confirms, each greenlet waits for its own confirmation.
+
+An error of one message closes its channel (AMQP 0-9-1 section 1.2.2), and with it whatever else is
+on the way there. So only what a broker has no reason to refuse is shared: plain messages of
+moderate size, to the default exchange or to durable ones that this connection has declared. Any
+other, and any that is to be tried again, gets a producer of kombu's, with a connection of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import kombu
+from kombu.common import maybe_declare
+from kombu.pools import ProducerPool as KombuProducerPool
+
+from hybrid.hubs.base import Hub
+from hybrid.transports import amqp
+from hybrid.transports.message import JSON
+from hybrid.worker.producers import Producer, recoverable_errors
+
+#: Bytes of a body that is published with others. RabbitMQ closes the channel of one that is too
+#: large, and may be configured to find 1 MB too large, but hardly less.
+SHARED_BODY = 256 * 1024
+
+
+class _Line:
+    """A connection with a channel to publish on, and another one for whatever may fail."""
+
+    def __init__(self, connection: Any) -> None:
+        #: kombu's connection.
+        self.connection = connection
+        #: The names of exchanges that will be there.
+        self.exchanges = {""}
+        self._lock = threading.RLock()
+        self._declaring = threading.RLock()
+        self._publishing: Any = None
+        self._asking: Any = None
+
+    def publishing(self) -> Any:
+        """Return the channel to publish on.
+
+        Raises:
+            Exception: The broker cannot be reached.
+        """
+        if not _is_alive(self._publishing):
+            with self._lock:
+                if not _is_alive(self._publishing):
+                    self._publishing = self._open()
+        return self._publishing
+
+    def asking(self) -> Any:
+        """Return the channel for methods that the broker answers.
+
+        Raises:
+            Exception: The broker cannot be reached.
+        """
+        if not _is_alive(self._asking):
+            with self._lock:
+                if not _is_alive(self._asking):
+                    self._asking = self._open()
+        return self._asking
+
+    def _open(self) -> Any:
+        connection = self.connection
+        if not connection.connected:
+            connection.collect()
+            self.exchanges = {""}
+        return connection.channel()
+
+    def declare(self, entity: Any) -> None:
+        """Declare ``entity``, unless this connection has done so.
+
+        Raises:
+            Exception: The broker refuses, or cannot be reached.
+        """
+        with self._declaring:  # a thousand greenlets may want the same at once
+            maybe_declare(entity, self.asking())
+        exchange = entity.exchange if isinstance(entity, kombu.Queue) else entity
+        if exchange is not None and exchange.durable and not exchange.auto_delete:
+            self.exchanges.add(exchange.name)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._publishing = self._asking = None
+        self.connection.release()
+
+
+def _is_alive(channel: Any) -> bool:
+    return channel is not None and channel.connection is not None and channel.connection.connected
+
+
+class SharedProducer(Producer):
+    """A producer that all greenlets use at the same time.
+
+    Args:
+        hub: The hub of the greenlets.
+        pool: Has producers for what is not shared.
+        connection: kombu's connection for what is; not connected yet.
+    """
+
+    def __init__(self, hub: Hub, pool: SharedProducerPool, connection: Any) -> None:
+        super().__init__(None)
+        self._hub = hub
+        self._pool = pool
+        self._line = _Line(connection)
+
+    @property
+    def connection(self) -> Any:
+        """Kombu's connection."""
+        return self._line.connection
+
+    @property
+    def channel(self) -> Any:
+        """A channel for whatever callers do besides publishing."""
+        return self._line.asking()
+
+    @channel.setter
+    def channel(self, channel: Any) -> None:
+        """Take no other channel."""
+
+    def release(self) -> None:
+        """Go on: nobody has this producer alone."""
+
+    close = release
+
+    def revive(self, channel: Any) -> None:
+        """Go on: the connection is made anew by the next that publishes."""
+
+    def __exit__(self, *_: object) -> None:
+        """Go on: an error of one greenlet is no reason to take the connection from the others."""
+
+    def has_declared(self, entity: Any) -> bool:
+        """Tell whether the connection has declared ``entity``."""
+        connection = self._line.connection
+        return bool(
+            entity
+            and entity.can_cache_declaration
+            and hash(entity) in connection.declared_entities
+            and connection.connected
+        )
+
+    def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
+        """Declare ``entity`` unless this connection has done so."""
+        if not entity or self.has_declared(entity):
+            return False
+        try:
+            self._line.declare(entity)
+        except recoverable_errors(self):
+            if not retry:
+                raise
+            with self._pool.acquire_own(block=True) as producer:
+                return producer.maybe_declare(entity, retry, **retry_policy)
+        return True
+
+    def publish(  # type: ignore[override]
+        self,
+        body: Any,
+        routing_key: str | None = None,
+        delivery_mode: Any = None,
+        mandatory: bool = False,
+        immediate: bool = False,
+        priority: int | None = 0,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        serializer: str | None = None,
+        headers: dict[str, Any] | None = None,
+        compression: str | None = None,
+        exchange: Any = None,
+        retry: bool = False,
+        retry_policy: dict[str, Any] | None = None,
+        declare: Any = None,
+        **properties: Any,
+    ) -> Any:
+        """Publish one message; the arguments are kombu's.
+
+        Raises:
+            Exception: What kombu raises: the message was not published.
+        """
+        entities = list(declare or ())
+        name = exchange.name if isinstance(exchange, kombu.Exchange) else exchange or ""
+        if not (
+            mandatory
+            or immediate
+            or compression
+            or isinstance(properties.get("reply_to"), kombu.Queue)
+            # Of these, the broker refuses some values, and some want a connection to themselves.
+            or any(properties.get(option) is not None for option in _NOT_SHARED)
+        ):
+            try:
+                for entity in entities:
+                    if not self.has_declared(entity):
+                        self._line.declare(entity)
+                if name in self._line.exchanges:
+                    _, mode = self._delivery_details(exchange or self.exchange, delivery_mode)
+                    prepared, kind, encoding = self._prepare(
+                        body, serializer, content_type, content_encoding, None, headers
+                    )
+                    properties_sent = {**properties, "delivery_mode": mode}
+                    for option in _NOT_SHARED:
+                        properties_sent.pop(option, None)
+                    key = self.routing_key if routing_key is None else routing_key
+                    if self.send(
+                        prepared,
+                        priority,
+                        kind,
+                        encoding,
+                        headers or {},
+                        properties_sent,
+                        name,
+                        key,
+                    ):
+                        return None
+            except recoverable_errors(self):
+                if not retry or (retry_policy or {}).get("max_retries") == 0:
+                    raise
+        with self._pool.acquire_own(block=True) as producer:
+            return producer.publish(
+                body,
+                routing_key=routing_key,
+                delivery_mode=delivery_mode,
+                mandatory=mandatory,
+                immediate=immediate,
+                priority=priority,
+                content_type=content_type,
+                content_encoding=content_encoding,
+                serializer=serializer,
+                headers=headers,
+                compression=compression,
+                exchange=exchange,
+                retry=retry,
+                retry_policy=retry_policy,
+                declare=declare,
+                **properties,
+            )
+
+    def send(
+        self,
+        body: Any,
+        priority: int | None,
+        content_type: str,
+        content_encoding: str,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        exchange: str,
+        routing_key: str,
+    ) -> bool:
+        """Publish an encoded message with those of other greenlets, unless it is too large.
+
+        Raises:
+            Exception: It was not published.
+        """
+        if not (self._hub.can_park() and len(body) <= SHARED_BODY):
+            return False
+        if getattr(self._batch_local, "current", None) is not None:
+            return False
+        channel = self._line.publishing()
+        if not isinstance(channel, amqp.Channel):
+            return False
+        message = channel.prepare_message(
+            body, priority, content_type, content_encoding, headers, properties
+        )
+        channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
+        return True
+
+    def send_json(
+        self,
+        text: str,
+        priority: int | None,
+        headers: dict[str, Any],
+        properties: dict[str, Any],
+        queue: Any,
+    ) -> bool:
+        """Send a JSON text to ``queue``, if it has been declared; tell whether that was done.
+
+        Raises:
+            Exception: It was not sent.
+        """
+        return self.has_declared(queue) and self.send(
+            text, priority, JSON, "utf-8", headers, properties, "", queue.name
+        )
+
+    def shut(self) -> None:
+        """Close the connection."""
+        self._line.close()
+
+
+#: Options of a message that gets a connection to itself.
+_NOT_SHARED = ("expiration", "timeout", "confirm_timeout", "user_id")
+
+
+class SharedProducerPool(KombuProducerPool):  # type: ignore[misc]
+    """kombu's pool of producers, which lends the same producer to everybody.
+
+    Args:
+        hub: The hub of the greenlets.
+        connection: kombu's connection for that producer.
+        connections: kombu's pool of connections, for what is not shared.
+        limit: How many of these there are.
+    """
+
+    Producer = Producer
+
+    def __init__(self, hub: Hub, connection: Any, connections: Any, limit: int) -> None:
+        super().__init__(connections, limit=limit)
+        self._shared = SharedProducer(hub, self, connection)
+
+    def acquire(self, block: bool = False, timeout: float | None = None) -> Any:  # noqa: ARG002
+        """Return the producer that everybody shares."""
+        if self._closed:
+            raise RuntimeError("Acquire on closed pool")
+        return self._shared
+
+    def acquire_own(self, block: bool = False, timeout: float | None = None) -> Any:
+        """Return a producer that nobody else has until it is released."""
+        return super().acquire(block, timeout)
+
+    def force_close_all(self, *args: Any, **kwargs: Any) -> None:
+        """Close all connections."""
+        super().force_close_all(*args, **kwargs)
+        self._shared.shut()
