@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -18,6 +19,9 @@ from hybrid.clients.redis import Command, MultiplexedRedis, shared
 from hybrid.transports.message import encode_json
 
 logger = get_logger("celery.backends.redis")
+
+#: Since 5.7.
+_SET_TAKES_EXPIRES = "expires" in inspect.signature(redis.RedisBackend.set).parameters
 
 #: Characters beyond which a result travels by itself.
 LARGE = 2**17
@@ -151,7 +155,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             or not client.hub.can_park()
             or (isinstance(value, str) and len(value) > self._MAX_STR_VALUE_SIZE)
         ):
-            return super().set(key, value, expires, **retry_policy)
+            return self._set_as_celery(key, value, expires, **retry_policy)
         if expires is None:
             expires = self.expires
         store = ("SETEX", key, expires, value) if expires else ("SET", key, value)
@@ -160,8 +164,13 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
         try:
             replies = client.run(commands, is_transaction=False)
         except self.connection_errors:
-            return super().set(key, value, expires)
+            return self._set_as_celery(key, value, expires)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return None
+
+    def _set_as_celery(self, key: Any, value: Any, expires: Any, **retry_policy: Any) -> Any:
+        if expires is not None and _SET_TAKES_EXPIRES:
+            retry_policy["expires"] = expires
+        return super().set(key, value, **retry_policy)

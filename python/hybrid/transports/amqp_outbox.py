@@ -136,6 +136,11 @@ class Outbox:
         self.post(data)
         self.wait(timeout)
 
+    def send_now(self) -> bool:
+        """Send everything at once, from the hub itself; tell whether the socket has taken it."""
+        self._flush()
+        return not self._is_blocked and self._error is None
+
     def check(self) -> None:
         """Raise what broke the connection, if something did."""
         if self._error is not None:

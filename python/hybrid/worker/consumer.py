@@ -20,7 +20,7 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import amqp, redis
-from hybrid.worker import collector, events, lines, publish, settings, strategy
+from hybrid.worker import collector, events, lines, publish, request, settings, strategy
 from hybrid.worker.held import DueLine
 from hybrid.worker.loop import greenloop
 from hybrid.worker.prefetch import Prefetch
@@ -125,8 +125,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel
+        self.pool.before_start = None
         if isinstance(channel, amqp.Channel):
-            return None  # it has no other way
+            self.pool.before_start = request.acknowledge_together
+            return None
         if not isinstance(channel, redis.Channel):
             return f"not for the transport {self.conninfo.transport.driver_type}"
         if getattr(self.app.conf, "worker_disable_prefetch", False):

@@ -105,7 +105,7 @@ class _Buffer:
                     dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
-            if dispatcher.enabled:
+            if dispatcher.enabled and dispatcher.producer is not None:
                 logger.exception("Events of tasks were not sent")
         finally:
             self._is_flushing = False

@@ -97,6 +97,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self.timeout = timeout
         self.soft_timeout = soft_timeout
         self._backlog: deque[Job] = deque()
+        #: Jobs that :attr:`before_start` has been told of, which start in this very turn.
+        self._ready: deque[Job] = deque()
+        #: Called in the hub with jobs that are about to start, and start whatever happens.
+        self.before_start: Callable[[list[Job]], None] | None = None
         self._idle: list[tuple[Greenlet, float]] = []
         self._busy = 0
         #: Jobs that may still start before the next dispatch.
@@ -131,7 +135,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Wait until all jobs have ended."""
         if worker_state.should_terminate:
             self.flush()
-        while self._busy or self._backlog:
+        while self._busy or self._backlog or self._ready:
             self._wait(self._joiners)
         self._timer.stop()
         for slot, _ in self._idle:
@@ -322,7 +326,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
     # -- in the hub
 
     def _schedule_dispatch(self) -> None:
-        if self._backlog and self._busy < self.limit and not self._dispatching and not self._held:
+        if self._dispatching:
+            return
+        if self._ready or (self._backlog and self._busy < self.limit and not self._held):
             self._dispatching = True
             self.hub.call_soon(self._dispatch)
 
@@ -331,6 +337,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._budget = TURN_BUDGET
         idle = self._idle
         try:
+            if self.before_start is not None:
+                self._prepare(self.before_start)
             while (job := self._take_next()) is not None:
                 if idle:
                     idle.pop()[0].switch(job)
@@ -344,8 +352,21 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self._schedule_dispatch()
             self._wake(self._waiters)
 
+    def _prepare(self, before_start: Callable[[list[Job]], None]) -> None:
+        """Announce the jobs that this turn has room for."""
+        backlog = self._backlog
+        count = min(len(backlog), self._budget, self.limit - self._busy)
+        if count > 0 and not self._held:
+            jobs = [backlog.popleft() for _ in range(count)]
+            self._ready.extend(jobs)
+            before_start(jobs)
+
     def _take_next(self) -> Job | None:
         """Take the first of the waiting jobs, if one may start now."""
+        if self._ready:
+            self._budget -= 1
+            self._busy += 1
+            return self._ready.popleft()
         if not (self._backlog and self._budget) or self._busy >= self.limit or self._held:
             return None
         self._budget -= 1
@@ -361,7 +382,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self.hub.call_soon(idle.pop(0)[0].switch, _END)
 
     def _maybe_drained(self) -> None:
-        if not self._busy and not self._backlog:
+        if not (self._busy or self._backlog or self._ready):
             self._wake(self._joiners)
 
     def _wait(self, waiting: set[Greenlet]) -> None:

@@ -474,3 +474,35 @@ def test_a_stopped_pool_is_collected(
     del pool
     gc.collect()
     assert reference() is None
+
+
+# -- jobs that are announced
+
+
+def test_what_is_announced_starts_in_that_turn(make_pool: Any, apply: Any, until: Any) -> None:
+    pool = make_pool(3)
+    announced: list[int] = []
+    pool.before_start = lambda jobs: announced.append(len(jobs))
+    gate = Event()
+    outcomes = [apply(pool, gate.wait) for _ in range(5)]
+    until(lambda: pool.info["running"] == 3)
+    assert announced == [3]
+    gate.set()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+
+
+def test_what_is_announced_starts_whatever_happens(
+    make_pool: Any, apply: Any, until: Any
+) -> None:
+    pool = make_pool(10)
+    announced: list[Any] = []
+    pool.before_start = announced.extend
+
+    def end() -> None:
+        pool.hold()
+        pool.flush()
+
+    outcomes = [apply(pool, end) for _ in range(10)]
+    until(lambda: len(announced) == 10)
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert {tuple(outcome.names) for outcome in outcomes} == {("accept", "success")}
