@@ -151,6 +151,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def _restore_many(self, orders: list[tuple[str, bool]]) -> Sequence[Any]:
         # One after another: each watches the record in a transaction on a connection of its own.
         outcomes: list[Any] = []
+        client = self.channel._create_client()
+        if isinstance(client, MultiplexedRedis):
+            client.run([], is_transaction=False)  # their records may have been posted just now
         for tag, leftmost in orders:
             try:
                 super().restore_by_tag(tag, leftmost=leftmost)

@@ -9,6 +9,7 @@ import pytest
 import redis
 from kombu import Connection
 
+from hybrid.transports.message import decode_envelope
 from hybrid.transports.redis_restore import restore
 
 
@@ -17,11 +18,13 @@ def prefix(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def hold(plain: redis.Redis, prefix: str, count: int) -> Any:
+def hold(plain: redis.Redis, prefix: str, count: int, transport: str = "redis") -> Any:
     """Return a channel of kombu's own with messages that are not acknowledged."""
     info = plain.connection_pool.connection_kwargs
     url = f"redis://127.0.0.1:{info['port']}/{info['db']}"
-    connection = Connection(url, transport_options={"global_keyprefix": prefix})
+    connection = Connection(
+        url, transport=transport, transport_options={"global_keyprefix": prefix}
+    )
     channel = connection.channel()
     producer = connection.Producer(channel)
     queue = connection.SimpleQueue("jobs", channel=channel)
@@ -65,5 +68,24 @@ def test_what_somebody_else_has_put_back_stays_there_once(plain: redis.Redis) ->
     assert restore(channel, client, tags[:2]) == 2
     assert restore(channel, client, tags) == 1
     assert plain.llen("jobs") + plain.llen("jobs\x06\x163") == 3
+    channel.qos._delivered.clear()
+    channel.connection.client.release()
+
+
+def test_a_message_goes_back_that_has_only_just_come(
+    plain: redis.Redis, prefix: str, hub: Any
+) -> None:
+    # A queue whose consumer has been cancelled may still get a message, which is put back at once.
+    channel = hold(plain, prefix, 0, "hybrid.transports.redis:Transport")
+    for number in range(20):
+        plain.flushdb()
+        channel.connection.client.Producer(channel).publish("text", routing_key="jobs")
+        message = channel.Message(decode_envelope(plain.rpop(prefix + "jobs")), channel=channel)
+        tag = str(number)
+        channel.qos.append(message, tag)
+        channel.qos.restore_by_tag(tag, leftmost=True)
+        assert plain.llen(prefix + "jobs") == 1
+        hub.sleep(0.001)
+        assert not plain.exists(prefix + "unacked", prefix + "unacked_index")
     channel.qos._delivered.clear()
     channel.connection.client.release()
