@@ -491,9 +491,7 @@ def test_what_is_announced_starts_in_that_turn(make_pool: Any, apply: Any, until
     until(lambda: all(outcome.is_over for outcome in outcomes))
 
 
-def test_what_is_announced_starts_whatever_happens(
-    make_pool: Any, apply: Any, until: Any
-) -> None:
+def test_what_is_announced_starts_whatever_happens(make_pool: Any, apply: Any, until: Any) -> None:
     pool = make_pool(10)
     announced: list[Any] = []
     pool.before_start = announced.extend
