@@ -177,7 +177,12 @@ class Worker:
         return replies[0][self.node]
 
     def answers(self, within: float = 5.0) -> bool:
-        return self.child.running and bool(self.client.control.ping([self.node], timeout=within))
+        try:
+            return self.child.running and bool(
+                self.client.control.ping([self.node], timeout=within)
+            )
+        except OSError:  # on the client's own connection, which says nothing of the worker
+            return False
 
     def pool_info(self) -> dict[str, Any]:
         info: dict[str, Any] = self.inspect().stats()["pool"]

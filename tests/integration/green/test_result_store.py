@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, uuid
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend as CelerysBackend
 from celery.utils.objects import Bunch
@@ -163,9 +163,11 @@ def test_where_scripts_are_refused_celery_stores(
 def test_a_result_is_listened_for_by_whoever_asks_for_it(
     app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
 ) -> None:
-    for number in range(10):
-        backend.on_task_call(None, str(number))
-    assert plain.pubsub_channels("celery-task-meta-*") == []
+    ids = [uuid() for _ in range(10)]
+    for task_id in ids:
+        backend.on_task_call(None, task_id)
+    channels = [f"celery-task-meta-{task_id}" for task_id in ids]
+    assert {count for _, count in plain.pubsub_numsub(*channels)} == {0}
     backend.store_result("before", 1, "SUCCESS")
 
     def run(number: int) -> Any:
