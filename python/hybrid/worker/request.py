@@ -20,6 +20,7 @@ from celery.worker.state import task_ready
 from dateutil.tz import UTC
 
 from hybrid.transports import amqp_message
+from hybrid.transports.message import OurMessage
 from hybrid.worker.job import Job
 
 logger = get_logger("celery.worker.request")
@@ -212,7 +213,9 @@ class Request(celery_request.Request):  # type: ignore[misc]
     def _acknowledge_late(self) -> None:
         """Acknowledge the message of a task that is done, which waits for nothing any more."""
         if not self.acknowledged:
-            self._settle(self._message.ack_soon_log_error)
+            message = self._message
+            is_ours = isinstance(message, OurMessage)
+            self._settle(message.ack_soon_log_error if is_ours else message.ack_log_error)
             self.acknowledged = True
 
     def reject(self, requeue: bool = False) -> None:
