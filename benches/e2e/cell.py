@@ -103,7 +103,9 @@ class Cell:
         client = Celery("producer", broker=self.broker.url(), set_as_current=False)
         try:
             payload, with_eta = "x" * scenario.payload, scenario.kind in ("eta", "flood", "held")
-            self.broker.learn(client, scenario.task, payload, with_eta)
+            self.broker.learn(
+                client, scenario.task, payload, with_eta, ignore_result=not scenario.results
+            )
         finally:
             client.close()
         counters = self.broker.counters()

@@ -163,9 +163,11 @@ class RedisServer:
 
     # -- messages
 
-    def learn(self, app: Celery, task: str, payload: str, with_eta: bool) -> None:
+    def learn(
+        self, app: Celery, task: str, payload: str, with_eta: bool, ignore_result: bool
+    ) -> None:
         """Let ``app`` send one message, and make all that follow from it."""
-        _send_template(app, task, with_eta)
+        _send_template(app, task, with_eta, ignore_result)
         raw = self._ask("RPOP", QUEUE)
         envelope = json.loads(raw)
         self._body = _vary_body(base64.b64decode(envelope["body"]).decode(), payload)
@@ -255,9 +257,11 @@ class RabbitMQ:
 
     # -- messages
 
-    def learn(self, app: Celery, task: str, payload: str, with_eta: bool) -> None:
+    def learn(
+        self, app: Celery, task: str, payload: str, with_eta: bool, ignore_result: bool
+    ) -> None:
         self.waiting(REPLIES)  # declares it
-        _send_template(app, task, with_eta)
+        _send_template(app, task, with_eta, ignore_result)
         message = eventually(
             lambda: self._channel.basic_get(QUEUE, no_ack=True), "the message that Celery sent"
         )
@@ -332,7 +336,7 @@ def task_number(name: str) -> int:
     return int(name[:8], 16)
 
 
-def _send_template(app: Celery, task: str, with_eta: bool) -> None:
+def _send_template(app: Celery, task: str, with_eta: bool, ignore_result: bool) -> None:
     # A connection of its own, so that none of ours is left when connections are counted.
     with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
         app.send_task(
@@ -343,6 +347,8 @@ def _send_template(app: Celery, task: str, with_eta: bool) -> None:
             eta=_ETA if with_eta else None,
             reply_to=REPLIES,
             producer=producer,
+            # Before 5.7 a worker does as the message says, whatever its own settings are.
+            ignore_result=ignore_result,
         )
 
 

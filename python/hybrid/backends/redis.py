@@ -14,6 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from hybrid import hubs
+from hybrid.backends.redis_listen import ResultConsumer
 from hybrid.backends.redis_store import Result, Store
 from hybrid.clients.redis import Command, MultiplexedRedis, shared
 from hybrid.transports.message import encode_json
@@ -35,6 +36,14 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
 
     #: Why results are stored as Celery stores them; ``None`` where they are stored in groups.
     declined: str | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        hub = hubs.running()
+        if hub is not None:
+            self.result_consumer = ResultConsumer(
+                hub, self, self.app, self.accept, self._pending_results, self._pending_messages
+            )
 
     def _create_client(self, **params: Any) -> Any:
         hub = hubs.running()

@@ -9,7 +9,7 @@ from typing import Any, Callable
 
 import pytest
 import redis
-from celery import Celery, uuid
+from celery import Celery
 from celery.app.task import Context
 from celery.backends.redis import RedisBackend as CelerysBackend
 from celery.utils.objects import Bunch
@@ -17,7 +17,6 @@ from celery.utils.objects import Bunch
 from hybrid.backends.redis import LARGE, RedisBackend
 from hybrid.backends.redis_store import BYTES, Result, Store
 from hybrid.clients.redis import MultiplexedRedis
-from hybrid.hubs.base import Hub
 
 InGreenlets = Callable[..., list[Any]]
 
@@ -167,24 +166,3 @@ def test_where_scripts_are_refused_celery_stores(
     assert backend.declined is not None
     assert caplog.text.count("Storing results one by one") == 1
     assert "any" not in caplog.text
-
-
-def test_a_result_is_listened_for_by_whoever_asks_for_it(
-    app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
-) -> None:
-    ids = [uuid() for _ in range(10)]
-    for task_id in ids:
-        backend.on_task_call(None, task_id)
-    channels = [f"celery-task-meta-{task_id}" for task_id in ids]
-    assert {count for _, count in plain.pubsub_numsub(*channels)} == {0}
-    backend.store_result("before", 1, "SUCCESS")
-
-    def run(number: int) -> Any:
-        if number == 2:
-            hub.sleep(0.1)
-            return backend.store_result("after", 2, "SUCCESS")
-        task_id = ("before", "after")[number]
-        return app.AsyncResult(task_id, backend=backend).get(timeout=10)
-
-    assert in_greenlets(run, 3) == [1, 2, 2]
-    backend.result_consumer.stop()

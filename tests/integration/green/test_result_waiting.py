@@ -1,0 +1,239 @@
+"""Greenlets wait for results on one connection, each for its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any, Callable
+
+import pytest
+import redis
+from celery import Celery, uuid
+from celery.exceptions import TimeoutError
+from celery.result import GroupResult
+
+from hybrid.backends.redis import RedisBackend
+from hybrid.hubs.base import Hub
+
+InGreenlets = Callable[..., list[Any]]
+
+
+def new_backend(app: Celery, url: str) -> RedisBackend:
+    backend = RedisBackend(app=app, url=url)
+    backend.thread_safe = True
+    app._backend = backend
+    return backend
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("waiting", set_as_current=False)
+
+
+@pytest.fixture
+def backend(app: Celery, plain: redis.Redis, hub: Hub) -> Iterator[RedisBackend]:
+    backend = new_backend(app, os.environ["REDIS_URL"])
+    yield backend
+    backend.result_consumer.stop()
+
+
+@pytest.fixture
+def ids() -> list[str]:
+    return [uuid() for _ in range(200)]
+
+
+def listeners(plain: redis.Redis, ids: list[str]) -> list[int]:
+    channels = [f"celery-task-meta-{task_id}" for task_id in ids]
+    return [count for _, count in plain.pubsub_numsub(*channels)]
+
+
+def lose_connection(plain: redis.Redis) -> None:
+    plain.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+
+
+def until(hub: Hub, condition: Callable[[], Any]) -> Any:
+    for _ in range(500):
+        if found := condition():
+            return found
+        hub.sleep(0.01)
+    raise AssertionError("It does not come true.")
+
+
+def test_who_calls_a_task_does_not_listen(
+    backend: RedisBackend, plain: redis.Redis, ids: list[str]
+) -> None:
+    for task_id in ids:
+        backend.on_task_call(None, task_id)
+    assert set(listeners(plain, ids)) == {0}
+
+
+def test_many_begin_to_wait_at_once(
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    ids: list[str],
+) -> None:
+    first, later = ids[:50], ids[50:]
+    for task_id in first:
+        backend.store_result(task_id, task_id, "SUCCESS")
+
+    def run(number: int) -> Any:
+        if number < len(ids):
+            return app.AsyncResult(ids[number]).get(timeout=20)
+        until(hub, lambda: listeners(plain, later) == [1] * len(later))
+        for task_id in later:
+            backend.store_result(task_id, task_id, "SUCCESS")
+        return "stored"
+
+    before = plain.info("stats")["total_connections_received"]
+    assert in_greenlets(run, len(ids) + 1) == [*ids, "stored"]
+    assert plain.info("stats")["total_connections_received"] - before <= 2
+    until(hub, lambda: set(listeners(plain, ids)) == {0})
+
+
+def test_the_server_listens_before_one_looks(
+    backend: RedisBackend, plain: redis.Redis, ids: list[str]
+) -> None:
+    for task_id in ids[:20]:
+        backend.result_consumer.consume_from(task_id)
+        assert listeners(plain, [task_id]) == [1]
+
+
+def test_a_failure_is_raised(
+    app: Celery, backend: RedisBackend, in_greenlets: InGreenlets, hub: Hub
+) -> None:
+    def run(number: int) -> Any:
+        if number == 1:
+            hub.sleep(0.1)
+            return backend.store_result("id", ValueError("no"), "FAILURE")
+        return app.AsyncResult("id").get(timeout=10)
+
+    raised, _ = in_greenlets(run, 2)
+    assert isinstance(raised, ValueError)
+
+
+def test_a_group_comes_as_it_is_done(
+    app: Celery, backend: RedisBackend, in_greenlets: InGreenlets, hub: Hub, ids: list[str]
+) -> None:
+    group = GroupResult("g", [app.AsyncResult(i) for i in ids[:3]], app=app)
+    told: list[str] = []
+
+    def run(number: int) -> Any:
+        if number == 1:
+            for task_id in reversed(ids[:3]):
+                hub.sleep(0.1)
+                told.append(f"stored {ids.index(task_id)}")
+                backend.store_result(task_id, ids.index(task_id), "SUCCESS")
+            return None
+        for task_id, meta in group.iter_native(timeout=10):
+            assert meta["result"] == ids.index(task_id)
+            told.append(f"got {meta['result']}")
+        return group.get(timeout=1)
+
+    assert in_greenlets(run, 2) == [[0, 1, 2], None]
+    assert told == ["stored 2", "got 2", "stored 1", "got 1", "stored 0", "got 0"]
+
+
+def test_a_lost_connection_loses_no_result(
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    ids: list[str],
+) -> None:
+    def run(number: int) -> Any:
+        if number < len(ids):
+            return app.AsyncResult(ids[number]).get(timeout=20)
+        left = ids
+        while left:
+            until(hub, lambda: sum(listeners(plain, ids)) == len(left))  # noqa: B023
+            lose_connection(plain)
+            done, left = left[:20], left[20:]
+            for task_id in done:
+                backend.store_result(task_id, task_id, "SUCCESS")
+        return "stored"
+
+    assert in_greenlets(run, len(ids) + 1) == [*ids, "stored"]
+
+
+def test_time_is_up(app: Celery, backend: RedisBackend, in_greenlets: InGreenlets) -> None:
+    calls: list[int] = []
+
+    def run(number: int) -> Any:
+        result = app.AsyncResult(f"never {number}")
+        return result.get(timeout=1.5 * number, on_interval=lambda: calls.append(number))
+
+    outcomes = in_greenlets(run, 2)
+    assert [type(outcome) for outcome in outcomes] == [TimeoutError, TimeoutError]
+    assert set(calls) == {1}
+    assert backend.result_consumer._waiters == []
+
+
+def test_messages_are_told_to_those_who_wait(
+    app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
+) -> None:
+    told: list[tuple[str, Any]] = []
+
+    def run(number: int) -> Any:
+        if number == 2:
+            until(hub, lambda: listeners(plain, ["0", "1"]) == [1, 1])
+            backend.store_result("0", {"step": 1}, "PROGRESS")
+            backend.store_result("0", 0, "SUCCESS")
+            hub.sleep(0.1)
+            backend.store_result("1", 1, "SUCCESS")
+            return None
+        result = app.AsyncResult(str(number))
+        told_here = None if number else lambda meta: told.append((meta["task_id"], meta["status"]))
+        return result.get(timeout=10, on_message=told_here)
+
+    assert in_greenlets(run, 3) == [0, 1, None]
+    assert told == [("0", "PROGRESS"), ("0", "SUCCESS")]
+
+
+def test_nonsense_costs_nobody_a_result(
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def run(number: int) -> Any:
+        if number == 1:
+            until(hub, lambda: listeners(plain, ["id"]) == [1])
+            for nonsense in (b"\xff", "{", "[]", "{}"):
+                plain.publish("celery-task-meta-id", nonsense)
+            return backend.store_result("id", 1, "SUCCESS")
+        return app.AsyncResult("id").get(timeout=10)
+
+    assert in_greenlets(run, 2) == [1, 1]
+    assert caplog.text.count("Cannot read the result on b'celery-task-meta-id'") == 4
+
+
+def test_another_thread_gets_results_too(
+    app: Celery, backend: RedisBackend, hub: Hub, pytestconfig: pytest.Config
+) -> None:
+    if pytestconfig.getoption("--hub") == "gevent":
+        from gevent import get_hub
+
+        result = get_hub().threadpool.spawn(lambda: app.AsyncResult("id").get(timeout=10))
+        hub.sleep(0.2)
+        backend.store_result("id", 1, "SUCCESS")
+        assert result.get(timeout=10) == 1
+    else:
+        from eventlet import spawn, tpool
+
+        result = spawn(tpool.execute, lambda: app.AsyncResult("id").get(timeout=10))
+        hub.sleep(0.2)
+        backend.store_result("id", 1, "SUCCESS")
+        assert result.wait() == 1
+
+
+def test_without_a_server_the_error_is_raised(app: Celery, in_greenlets: InGreenlets) -> None:
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1}}
+    backend = new_backend(app, "redis://127.0.0.1:1/0")
+    outcomes = in_greenlets(lambda number: app.AsyncResult(str(number)).get(timeout=10), 3)
+    assert all(isinstance(outcome, backend.connection_errors) for outcome in outcomes)
