@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from harness.brokers import RabbitServer, Space
 from harness.journal import Journal
 from harness.waiting import eventually
 from harness.worker import StartWorker
+
+from hybrid.worker.rotation import CHANNEL_LIMIT
 
 RECONNECTS = "Trying to reconnect"
 
@@ -136,3 +139,54 @@ def test_a_worker_whose_queue_is_deleted_consumes_it_again(
         connection.channel().queue_delete(worker.space.name)
     eventually(lambda: worker.space.queue().exists(), "the queue to be declared again", within=20)
     worker.wait_outcomes(worker.flood("quick", [(2,)]), within=20)
+
+
+def channels(rabbit: RabbitServer, least: int = 0) -> list[tuple[int, int, int]]:
+    """Return consumers, outstanding deliveries and prefetch count of channels with any of these.
+
+    The broker may be used by other tests: channels of this one have thousands outstanding.
+    """
+    columns = ("consumer_count", "messages_unacknowledged", "global_prefetch_count")
+    lines = rabbit.control("--no-table-headers", "list_channels", *columns).splitlines()
+    found = [tuple(int(field) for field in line.split("\t")) for line in lines]
+    return [(one[0], one[1], one[2]) for one in found if one[1] >= least]
+
+
+def test_tasks_that_wait_stay_on_their_channels_and_others_pass_them(
+    start_worker: StartWorker, rabbit: RabbitServer, journal: Journal
+) -> None:
+    worker = start_worker(concurrency=20, loglevel="WARNING")
+    waiting, prefetch = 5 * CHANNEL_LIMIT + 100, 4 * 20
+    due = datetime.now(timezone.utc) + timedelta(seconds=25)
+    ids = worker.flood("count", [("later", number) for number in range(waiting)], eta=due)
+    eventually(
+        lambda: worker.inspect(timeout=20).stats()["prefetch_count"] == waiting + prefetch,
+        "all to be held",
+        within=20,
+    )
+    full = channels(rabbit, CHANNEL_LIMIT)
+    assert [consumers for consumers, _, _ in full] == [0] * 5
+    assert all(outstanding <= CHANNEL_LIMIT + prefetch for _, outstanding, _ in full)
+
+    # What is sent now comes through the present channel, to queues that come and go, too.
+    revoked = ids[7]
+    worker.control("revoke", revoked)
+    other = f"{worker.space.name}.other"
+    worker.control("add_consumer", other)
+    worker.flood("late_count", [("now", number) for number in range(100)], queue=other)
+    worker.flood("late_nap", [("held", 1.5) for _ in range(300)])
+    eventually(lambda: numbers(journal, "now") == list(range(100)), "those behind", within=15)
+    total = sum(outstanding for _, outstanding, _ in channels(rabbit, 20))
+    assert waiting <= total <= waiting + prefetch
+    worker.control("cancel_consumer", other)
+    worker.flood("count", [("cancelled", 1)], queue=other)
+
+    expected = [number for number in range(waiting) if number != 7]
+    eventually(lambda: len(numbers(journal, "later")) >= len(expected), "those due", within=60)
+    assert numbers(journal, "later") == expected
+    assert not list(journal.entries("cancelled"))
+    # Nothing is left of the channels; the broker may need a moment to say so.
+    eventually(lambda: not channels(rabbit, 100), "settled channels", within=15, every=0.5)
+    worker.control("add_consumer", other)
+    eventually(lambda: numbers(journal, "cancelled") == [1], "the cancelled queue", within=10)
+    assert RECONNECTS not in worker.output

@@ -8,6 +8,7 @@ anything.
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any, Callable
 
 from celery import signals
@@ -75,6 +76,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         super().__init__(run_or_refuse, **kwargs)
         self.due_line = DueLine(self.pool)
+        #: Passes the count of messages that may be out on to the broker.
+        self.prefetch: Prefetch
+        #: Held by whoever changes what is consumed from.
+        self.changing_queues = threading.RLock()
         self._off = settings.disabled(self.app)
         self._turn_on("results", self._share_results)
         self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
@@ -87,6 +92,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Forget what has not started: its messages go back to the broker."""
         self.due_line.clear()
         super().on_close()
+
+    def add_task_queue(self, queue: str, *args: Any, **kwargs: Any) -> None:
+        """Consume from one more queue; the arguments are Celery's."""
+        with self.changing_queues:
+            super().add_task_queue(queue, *args, **kwargs)
+
+    def cancel_task_queue(self, queue: str) -> None:
+        """Consume from a queue no longer."""
+        with self.changing_queues:
+            super().cancel_task_queue(queue)
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.
@@ -152,7 +167,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         celerys_handler: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
         strategies = self.strategies
         callbacks = self.on_task_message
-        prefetch = Prefetch(self.qos, self.task_consumer.channel)
+        self.prefetch = prefetch = Prefetch(self.qos, self.task_consumer.channel)
 
         def on_task_received(message: Any) -> None:
             try:

@@ -16,7 +16,8 @@ from typing import Any
 from celery import bootsteps
 from celery.worker import state
 
-from hybrid.worker.prefetch import Prefetch
+from hybrid.transports import amqp
+from hybrid.worker.rotation import Rotation
 
 #: How often the event connection is read, per heartbeat interval. Celery checks twice.
 READS_PER_HEARTBEAT = 4
@@ -32,7 +33,7 @@ def greenloop(
     task_consumer: Any,
     blueprint: Any,
     hub: Any,  # noqa: ARG001  Celery's own event loop, which green pools have none of
-    qos: Any,
+    qos: Any,  # noqa: ARG001  the consumer's ``prefetch`` knows it
     heartbeat: Any,  # noqa: ARG001
     clock: Any,  # noqa: ARG001
     hbrate: float = 2.0,
@@ -49,10 +50,14 @@ def greenloop(
         task_consumer.consume()
         consumer.start_batching()
         consumer.on_ready()
-        prefetch = Prefetch(qos, task_consumer.channel)
+        prefetch = consumer.prefetch
+        is_ours = isinstance(task_consumer.channel, amqp.Channel)
+        rotation = Rotation(consumer, prefetch) if is_ours else None
         while blueprint.state == bootsteps.RUN and consumer.connection:
             state.maybe_shutdown()
             heartbeats.check()
+            if rotation is not None:
+                rotation.turn()
             wait = prefetch.pass_on(MESSAGE_WAIT)
             try:
                 consumer.perform_pending_operations()

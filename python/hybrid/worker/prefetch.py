@@ -7,11 +7,14 @@ can count it says "no limit" every time, with a warning.
 
 from __future__ import annotations
 
+from logging import getLogger
 from time import monotonic
 from typing import Any
 
 from kombu.common import PREFETCH_COUNT_MAX
 from kombu.transport import virtual
+
+logger = getLogger("kombu.common")
 
 #: Seconds for which a change may wait for others while messages keep coming.
 CHANGE_WAIT = 0.01
@@ -34,6 +37,16 @@ class Prefetch:
         self._is_virtual = isinstance(channel, virtual.Channel)
         self._step = max(int(qos.value or 0) // 2, 1)
         self._since = 0.0
+        #: The count that the broker goes by.
+        self._told: int | None = None
+        #: Messages that are out and count, but not on the channel that messages are consumed on.
+        self.elsewhere = 0
+
+    @property
+    def count(self) -> int:
+        """How many messages may be out on the channel; 0 for any number."""
+        value = int(self._qos.value or 0)
+        return value and max(value - self.elsewhere, 1)
 
     def pass_on(self, wait: float) -> float:
         """Tell the broker if it is time to, and return how long to wait for a message.
@@ -41,28 +54,44 @@ class Prefetch:
         Args:
             wait: How long the caller would wait.
         """
-        qos = self._qos
-        before, count = qos.prev, qos.value
-        if before == count:
+        told, count = self._told, self.count
+        if told == count:
             self._since = 0.0
-        elif self._is_virtual and before is not None:
-            qos.callback(prefetch_count=count)
-            qos.prev = count
-        elif before is None or abs(count - before) >= self._step or self._has_waited():
-            self._since = 0.0
-            if before is not None and min(before, count) > PREFETCH_COUNT_MAX:
-                qos.prev = count  # it is unlimited, and stays so
-            else:
-                qos.update()
+        elif (
+            told is None
+            or self._is_virtual
+            or abs(count - told) >= self._step
+            or self._has_waited()
+        ):
+            self.tell()
         else:
             return min(wait, CHANGE_WAIT)
         return wait
 
+    def tell(self, is_new: bool = False) -> None:
+        """Tell the broker.
+
+        Args:
+            is_new: It is another channel, which nothing has been told on.
+        """
+        qos, told, count = self._qos, self._told, self.count
+        self._since = 0.0
+        self._told = count
+        qos.prev = qos.value
+        limit = self._limit(count)
+        if is_new or told is None or limit != self._limit(told):
+            if count and not limit:
+                logger.warning("QoS: Disabled: prefetch_count exceeds %r", PREFETCH_COUNT_MAX)
+            qos.callback(prefetch_count=limit)
+
+    def _limit(self, count: int) -> int:
+        """Return what stands for ``count`` in the broker's terms."""
+        return count if self._is_virtual or count <= PREFETCH_COUNT_MAX else 0
+
     @property
     def is_unlimited(self) -> bool:
         """Whether the broker sends all it has."""
-        count = self._qos.value
-        return not count or (count > PREFETCH_COUNT_MAX and not self._is_virtual)
+        return not self._limit(self.count)
 
     def _has_waited(self) -> bool:
         now = monotonic()
