@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness.worker import StartWorker
 
-PIECES = ("events", "gc", "logs", "publish", "results", "strategy", "transport")
+PIECES = ("events", "gc", "logs", "publish", "results", "strategy", "trace", "transport")
 
 
 def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:

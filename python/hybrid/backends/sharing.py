@@ -39,4 +39,7 @@ def share(app: Any) -> str | None:
         return f"each greenlet has its own {name}, which is not known to be safe to share"
     backend.thread_safe = True
     app._backend = backend  # which keeps it for all threads, now that it says so
+    for task in app.tasks.values():
+        if task._backend is None:
+            task.backend = backend  # it would ask the app, at every mention
     return None

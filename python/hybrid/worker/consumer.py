@@ -21,7 +21,16 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import amqp, redis
-from hybrid.worker import collector, events, lines, publish, request, settings, strategy
+from hybrid.worker import (
+    collector,
+    events,
+    lines,
+    publish,
+    request,
+    settings,
+    strategy,
+    tracing,
+)
 from hybrid.worker.held import DueLine
 from hybrid.worker.loop import greenloop
 from hybrid.worker.prefetch import Prefetch
@@ -120,6 +129,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
+        self._turn_on("trace", lambda: tracing.speed_up(self.app))
         super().update_strategies()
         self._turn_on("strategy", self._use_strategies)
 

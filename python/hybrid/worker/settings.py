@@ -14,6 +14,7 @@ PIECES = {
     "publish": "publishing many messages per round trip",
     "results": "one result backend, on one connection, for all greenlets",
     "strategy": "our request and message handler",
+    "trace": "cheaper parts for Celery's tracer",
     "transport": "many messages and acknowledgements per round trip, decoded in Rust",
 }
 SWITCHED_OFF = "switched off by the setting hybrid_disable"
