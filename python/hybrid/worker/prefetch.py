@@ -41,6 +41,8 @@ class Prefetch:
         self._told: int | None = None
         #: Messages that are out and count, but not on the channel that messages are consumed on.
         self.elsewhere = 0
+        #: Whether the broker sends all it has.
+        self.is_unlimited = not self._limit(self.count)
 
     @property
     def count(self) -> int:
@@ -79,6 +81,7 @@ class Prefetch:
         self._told = count
         qos.prev = qos.value
         limit = self._limit(count)
+        self.is_unlimited = not limit
         if is_new or told is None or limit != self._limit(told):
             if count and not limit:
                 logger.warning("QoS: Disabled: prefetch_count exceeds %r", PREFETCH_COUNT_MAX)
@@ -87,11 +90,6 @@ class Prefetch:
     def _limit(self, count: int) -> int:
         """Return what stands for ``count`` in the broker's terms."""
         return count if self._is_virtual or count <= PREFETCH_COUNT_MAX else 0
-
-    @property
-    def is_unlimited(self) -> bool:
-        """Whether the broker sends all it has."""
-        return not self._limit(self.count)
 
     def _has_waited(self) -> bool:
         now = monotonic()

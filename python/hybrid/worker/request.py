@@ -16,7 +16,7 @@ from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as celery_request
-from celery.worker.state import task_ready
+from celery.worker.state import revoked, task_ready
 from dateutil.tz import UTC
 
 from hybrid.transports import amqp_message
@@ -88,6 +88,8 @@ class Request(celery_request.Request):  # type: ignore[misc]
     _trace: ClassVar[Callable[..., Any]]
     _apply_async: ClassVar[Callable[..., Any]]
     _acks_late: ClassVar[bool]
+    #: Whether anybody asks Celery's state for tasks that have succeeded.
+    _remembers_success: ClassVar[bool]
 
     acknowledged = False
     _expires = None
@@ -178,7 +180,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
         Raises:
             TaskRevokedError: It has been revoked.
         """
-        if self.revoked():
+        if self._may_be_revoked and self.revoked():
             raise TaskRevokedError(self.id)
         hard, soft = self.time_limits
         task = self._task
@@ -195,6 +197,16 @@ class Request(celery_request.Request):  # type: ignore[misc]
         )
         self._apply_result = ref(job)
         return job
+
+    @property
+    def _may_be_revoked(self) -> bool:
+        """Whether there is anything for :meth:`revoked` to look at."""
+        return bool(
+            self._expires is not None
+            or self._already_revoked
+            or self.id in revoked
+            or self._request_dict.get("stamped_headers")
+        )
 
     def acknowledge(self) -> None:
         """Acknowledge the message, if that has not been done."""
@@ -229,7 +241,9 @@ class Request(celery_request.Request):  # type: ignore[misc]
         """Send an event of this task, if anybody wants it."""
         eventer = self._eventer
         if eventer and eventer.enabled and self._task.send_events:
-            eventer.send(type, uuid=self.id, **fields)
+            groups = eventer.groups  # without -E, only the worker's own
+            if not groups or "task" in groups:
+                eventer.send(type, uuid=self.id, **fields)
 
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:
@@ -242,7 +256,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
         failed, retval, runtime = failed__retval__runtime
         if failed:
             return super().on_success(failed__retval__runtime, **kwargs)
-        task_ready(self, successful=True)
+        task_ready(self, successful=self._remembers_success)
         if self._acks_late:
             self._acknowledge_late()
         self.send_event("task-succeeded", result=retval, runtime=runtime)
@@ -262,5 +276,6 @@ def specialised(task: Any, app: Any, consumer: Any) -> type[Request]:
         ),
         "_apply_async": staticmethod(consumer.pool.apply_async),
         "_acks_late": task.acks_late,
+        "_remembers_success": bool(task.acks_late or app.conf.worker_deduplicate_successful_tasks),
     }
     return type("Request", (Request,), constants)
