@@ -63,7 +63,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
 
     def _store(self) -> Store | None:
         """Return the store to use, or ``None`` where Celery has to store by itself."""
-        # kombu's cached property takes a lock whenever it is read.
+        # As in `_timezone`.
         client = self.__dict__.get("client") or self.client
         if (
             self.declined is not None
@@ -131,13 +131,17 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             "result": result,
             "traceback": traceback,
             "children": self.current_task_children(request),
-            "date_done": datetime.now(self.app.timezone).isoformat(),
+            "date_done": datetime.now(self._timezone).isoformat(),
         }
         for name, attribute in (("group_id", "group"), ("parent_id", "parent_id")):
             value = getattr(request, attribute, None) if request else None
             if value:
                 meta[name] = value
         return meta
+
+    @cached_property
+    def _timezone(self) -> Any:
+        return self.app.timezone  # kombu's cached property takes a lock whenever it is read
 
     @cached_property
     def _is_extended(self) -> bool:

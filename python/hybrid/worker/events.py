@@ -13,6 +13,7 @@ import kombu
 from celery.events import EventDispatcher
 from celery.events import dispatcher as celery_dispatcher
 from celery.utils.log import get_logger
+from kombu.clocks import LamportClock
 
 from hybrid import patching
 from hybrid.hubs.base import Hub
@@ -57,7 +58,7 @@ class _Buffer:
         self._dispatcher = dispatcher
         self._hub = hub
         self._is_flushing = False
-        self._minute = 0.0
+        self._next_minute = 0.0
         self._utcoffset = 0.0
 
     def use_own_producer(self) -> None:
@@ -73,20 +74,30 @@ class _Buffer:
         if not dispatcher.enabled or (dispatcher.groups and _GROUP not in dispatcher.groups):
             return None
         now = time()
-        if now // 60 != self._minute:  # Celery asks for the time zone each time
-            self._minute, self._utcoffset = now // 60, celery_dispatcher.utcoffset()
+        if now >= self._next_minute:  # Celery asks for the time zone each time
+            self._next_minute = (now // 60 + 1) * 60
+            self._utcoffset = celery_dispatcher.utcoffset()
         event = {
             "hostname": dispatcher.hostname,
             "utcoffset": self._utcoffset,
             "pid": dispatcher.pid,
-            "clock": dispatcher.clock.forward(),
+            "clock": self._forward(dispatcher.clock),
             "timestamp": now,
             **fields,
             "type": type,
         }
         dispatcher._group_buffer[_GROUP].append(event)
-        self.schedule_flush()
+        if not self._is_flushing:
+            self.schedule_flush()
         return None
+
+    def _forward(self, clock: Any) -> int:
+        if type(clock) is not LamportClock or not self._hub.in_thread():
+            value: int = clock.forward()
+            return value
+        # What its lock is for: nobody else of this thread runs in between.
+        clock.value += 1
+        return int(clock.value)
 
     def schedule_flush(self) -> None:
         """Flush when this turn of the hub is over."""
