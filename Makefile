@@ -116,6 +116,8 @@ bench: $(VENV)/.test brokers ## Measure ours beside stock, a short run
 	$(BIN)/python benches/startup.py --quick
 	$(BIN)/python -m benches.e2e noop results sleep10 latency20 --quick \
 	  --pools gevent,hybrid.gevent,eventlet,hybrid.eventlet
+	$(BIN)/python -m benches.e2e noop noop_quiet sleep10_late --quick --broker rabbitmq \
+	  --pools gevent,hybrid.gevent,eventlet,hybrid.eventlet
 
 .PHONY: bench-full
 bench-full: $(VENV)/.test brokers ## The whole measurement, into benches/results/

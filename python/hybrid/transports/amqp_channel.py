@@ -34,7 +34,7 @@ from hybrid._rust import (
     encode_reject,
 )
 from hybrid.hubs.base import Greenlet
-from hybrid.hubs.gather import copied
+from hybrid.transports.amqp_confirms import Confirms
 from hybrid.transports.amqp_message import Message, decoded_body
 
 logger = logging.getLogger("kombu.transport.pyamqp")
@@ -42,20 +42,6 @@ _amqp_logger = logging.getLogger("amqp")
 
 # kombu has no public way to ask whose callback this is; `test_amqp_transport` fails when it moves.
 _RECEIVE = kombu.Consumer._receive_callback
-
-
-class _Unconfirmed:
-    """A message that the broker has not confirmed, and who waits for it."""
-
-    __slots__ = ("body", "error", "greenlet", "is_done", "route")
-
-    def __init__(self, greenlet: Greenlet, route: tuple[str, str], body: Any) -> None:
-        self.greenlet: Greenlet | None = greenlet
-        #: Exchange and routing key of a message that comes back when no queue gets it.
-        self.route = route
-        self.body = body
-        self.is_done = False
-        self.error: BaseException | None = None
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
@@ -68,12 +54,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.generation = 0
         self._acknowledged_up_to = self._last_tag = 0
         self._gets_with_ack = False
-        self._unconfirmed: dict[int, _Unconfirmed] = {}
-        #: Messages published since confirmations were asked for.
-        self._published = 0
         self._calling = threading.RLock()
         self._callers: list[Greenlet] = []
         super().__init__(*args, **kwargs)
+        #: Publishers that wait for the broker to take charge of their messages.
+        self.confirms = Confirms(self.connection)
 
     # -- life
 
@@ -85,12 +70,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def _forget(self) -> None:
         self._forget_deliveries()
-        self._published = 0
         self._confirm_selected = False
 
     def collect(self) -> None:
         """Forget everything; whoever waits is told."""
-        self.fail_unconfirmed(RecoverableConnectionError("connection already closed"))
+        self.confirms.fail(RecoverableConnectionError("connection already closed"))
         super().collect()
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
@@ -105,7 +89,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.is_open = False
         self._forget()
         outbox.post(self._frame(spec.Channel.Open, b"\0"))
-        is_told = self.fail_unconfirmed(error)
+        is_told = self.confirms.fail(error)
         me = connection.hub.current()
         for caller in set(self._callers):
             if caller is not me:
@@ -382,35 +366,16 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             raise RuntimeError("nothing can wait for a confirmation in the hub itself")
         if not self._confirm_selected:
             self._confirm_selected = True
-            self._published = 0
+            self.confirms.start()
             try:
                 self.confirm_select()
             except BaseException:
                 self._confirm_selected = False
                 raise
         self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
-        number = self._published
+        # Only such a message may come back.
         body = msg.body if mandatory or immediate else None
-        one = _Unconfirmed(connection.hub.current(), (exchange or "", routing_key or ""), body)
-        self._unconfirmed[number] = one
-        connection.unconfirmed += 1
-        connection.start_pump()
-        seconds = confirm_timeout or timeout
-        alarm = (
-            connection.hub.call_later(seconds, lambda: self._expire(number)) if seconds else None
-        )
-        try:
-            while not one.is_done:
-                connection.hub.park()
-        finally:
-            one.greenlet = None  # whoever was killed waits for something else now
-            if self._unconfirmed.get(number) is one:
-                del self._unconfirmed[number]
-                connection.unconfirmed -= 1
-            if alarm is not None:
-                alarm.cancel()
-        if one.error is not None:
-            raise one.error
+        self.confirms.wait(exchange or "", routing_key or "", body, confirm_timeout or timeout)
 
     def _connected(self) -> Any:
         connection = self.connection
@@ -435,7 +400,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection.outbox.post(
             self._encoded(msg, exchange, routing_key, mandatory, immediate, argsig)
         )
-        self._published += 1
+        self.confirms.count()
 
     def _encoded(
         self,
@@ -480,66 +445,18 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     # -- confirmations
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self._confirm(delivery_tag, multiple, None)
+        self.confirms.settle(delivery_tag, multiple, None)
         super()._on_basic_ack(delivery_tag, multiple)
 
     def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
-        self._confirm(delivery_tag, multiple, MessageNacked)
+        self.confirms.settle(delivery_tag, multiple, MessageNacked)
         super()._on_basic_nack(delivery_tag, multiple)
-
-    def _confirm(self, number: int, multiple: bool, error: type[BaseException] | None) -> None:
-        unconfirmed = self._unconfirmed
-        if not multiple:
-            numbers = [number] if number in unconfirmed else []
-        else:
-            numbers = []
-            for waiting in unconfirmed:  # in order
-                if number and waiting > number:
-                    break
-                numbers.append(waiting)
-        confirmed = [unconfirmed.pop(waiting) for waiting in numbers]
-        for one in confirmed:
-            if error is not None:
-                one.error = error()
-        self._end_waiting(confirmed)
-
-    def _end_waiting(self, ended: list[_Unconfirmed]) -> None:
-        connection = self.connection
-        if ended and connection is not None:
-            connection.unconfirmed -= len(ended)
-            connection.hub.call_soon(self._resume, ended)
-
-    def _resume(self, ended: list[_Unconfirmed]) -> None:
-        for one in ended:
-            one.is_done = True
-            if one.greenlet is not None:
-                one.greenlet.switch()
-
-    def _expire(self, number: int) -> None:
-        one = self._unconfirmed.pop(number, None)
-        if one is not None:
-            one.error = socket.timeout("timed out")
-            self._end_waiting([one])
-
-    def fail_unconfirmed(self, exc: BaseException) -> bool:
-        """Let all publishers that wait raise ``exc``; tell whether there were any."""
-        ended = list(self._unconfirmed.values())
-        self._unconfirmed.clear()
-        for one in ended:
-            one.error = copied(exc)
-        self._end_waiting(ended)
-        return bool(ended)
 
     def _on_basic_return(
         self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Any
     ) -> None:
         if not self.events.get("basic_return"):
-            for number, one in self._unconfirmed.items():
-                if one.body is not None and one.route == (exchange, routing_key):
-                    one.error = error_for_code(
-                        reply_code, reply_text, spec.Basic.Return, ChannelError
-                    )
-                    del self._unconfirmed[number]
-                    self._end_waiting([one])
-                    return
+            error = error_for_code(reply_code, reply_text, spec.Basic.Return, ChannelError)
+            if self.confirms.come_back(exchange, routing_key, error):
+                return
         super()._on_basic_return(reply_code, reply_text, exchange, routing_key, message)

@@ -174,7 +174,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self._wake()
         for channel in tuple((self.channels or {}).values()):
             if isinstance(channel, Channel):
-                channel.fail_unconfirmed(exc)
+                channel.confirms.fail(exc)
 
     # -- writing
 
