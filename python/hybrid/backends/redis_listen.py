@@ -82,9 +82,10 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
     def consume_from(self, task_id: Any) -> None:
         """Listen for a result; returns when whatever is published from now on will be heard."""
         key = bytes_to_str(self._get_key_for_task(task_id))
-        if self._hub.can_park() and key not in self._confirmed:
-            self.subscribed_to.add(key)
-            self._changes.submit(key)
+        if self._hub.can_park():
+            self.subscribed_to.add(key)  # which also calls off an unsubscription that is to be sent
+            if key not in self._confirmed:
+                self._changes.submit(key)
 
     def cancel_for(self, task_id: Any) -> None:
         """Listen no longer. Never blocks: garbage collection calls it, anywhere."""
@@ -153,10 +154,15 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
             raise
         self._pubsub = pubsub
         self._reader = self._hub.spawn(self._read, pubsub)
-        self._await_confirmation(pubsub, wanted)
-        for meta in client.mget(wanted):
-            if meta:
-                self._tell_waiters(self._decode_result(meta), None)
+        try:
+            self._await_confirmation(pubsub, wanted)
+            keys = list(wanted)
+            for key, data in zip(keys, client.mget(keys)):
+                if data:
+                    self._tell_waiters(key, data, None)
+        except BaseException:
+            self._lose(pubsub)  # the next one looks for what this has not got
+            raise
 
     def _read(self, pubsub: Any) -> None:
         try:
@@ -175,10 +181,7 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "message":
-            try:
-                self._tell_waiters(self._decode_result(message["data"]), message)
-            except Exception:
-                logger.exception("Cannot read the result on %r", message["channel"])
+            self._tell_waiters(bytes_to_str(message["channel"]), message["data"], message)
         elif message["type"] == "subscribe":
             self._confirmed.add(bytes_to_str(message["channel"]))
             self._news.set()
@@ -236,12 +239,16 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
         finally:
             self._waiters.remove(waiter)
 
-    def _tell_waiters(self, meta: Any, message: Any) -> None:
-        # Not `self.on_message`: Celery keeps one for all who wait.
-        for waiter in list(self._waiters):
-            if waiter.on_message is not None:
-                waiter.on_message(meta)
-        self.on_state_change(meta, message)
+    def _tell_waiters(self, key: str, data: Any, message: Any) -> None:
+        try:
+            meta = self._decode_result(data)
+            # Not `self.on_message`: Celery keeps one for all who wait.
+            for waiter in list(self._waiters):
+                if waiter.on_message is not None:
+                    waiter.on_message(meta)
+            self.on_state_change(meta, message)
+        except Exception:
+            logger.exception("Cannot read the result in %s", key)
 
 
 def _end(reader: Greenlet) -> None:

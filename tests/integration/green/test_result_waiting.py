@@ -101,6 +101,43 @@ def test_the_server_listens_before_one_looks(
         assert listeners(plain, [task_id]) == [1]
 
 
+def test_whoever_waits_again_at_once_is_told(
+    app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
+) -> None:
+    consumer = backend.result_consumer
+    consumer.consume_from("id")
+    for _ in range(3):
+        consumer.cancel_for("id")
+        consumer.consume_from("id")
+    hub.sleep(0.05)
+    assert listeners(plain, ["id"]) == [1]
+    consumer.cancel_for("id")
+    until(hub, lambda: listeners(plain, ["id"]) == [0])
+
+
+def test_who_is_killed_while_it_begins_to_wait_harms_nobody(
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    ids: list[str],
+) -> None:
+    killed = [hub.spawn(lambda: app.AsyncResult("killed").get(timeout=20)) for _ in range(3)]
+
+    def run(number: int) -> Any:
+        if number < 20:
+            return app.AsyncResult(ids[number]).get(timeout=20)
+        for victim in killed:
+            hub.call_soon(victim.throw, KeyError)
+        until(hub, lambda: sum(listeners(plain, ids)) == 20)
+        for task_id in ids[:20]:
+            backend.store_result(task_id, task_id, "SUCCESS")
+        return "stored"
+
+    assert in_greenlets(run, 21) == [*ids[:20], "stored"]
+
+
 def test_a_failure_is_raised(
     app: Celery, backend: RedisBackend, in_greenlets: InGreenlets, hub: Hub
 ) -> None:
@@ -210,7 +247,7 @@ def test_nonsense_costs_nobody_a_result(
         return app.AsyncResult("id").get(timeout=10)
 
     assert in_greenlets(run, 2) == [1, 1]
-    assert caplog.text.count("Cannot read the result on b'celery-task-meta-id'") == 4
+    assert caplog.text.count("Cannot read the result in celery-task-meta-id") == 4
 
 
 def test_another_thread_gets_results_too(
