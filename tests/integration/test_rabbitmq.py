@@ -179,7 +179,11 @@ def test_tasks_that_wait_stay_on_their_channels_and_others_pass_them(
     eventually(lambda: numbers(journal, "now") == list(range(100)), "those behind", within=15)
     total = sum(outstanding for _, outstanding, _ in channels(rabbit, 20))
     assert waiting <= total <= waiting + prefetch
-    worker.control("cancel_consumer", other)
+    worker.control("cancel_consumer", other)  # which the worker's loop does after the answer
+    eventually(
+        lambda: other not in [queue["name"] for queue in worker.inspect().active_queues()],
+        "the consumer to be cancelled",
+    )
     worker.flood("count", [("cancelled", 1)], queue=other)
 
     expected = [number for number in range(waiting) if number != 7]
