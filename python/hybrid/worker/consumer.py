@@ -8,7 +8,6 @@ anything.
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any, Callable
 
 from celery import signals
@@ -87,8 +86,6 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.due_line = DueLine(self.pool)
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
-        #: Held by whoever changes what is consumed from.
-        self.changing_queues = threading.RLock()
         self._off = settings.disabled(self.app)
         self._turn_on("results", self._share_results)
         self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
@@ -101,16 +98,6 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Forget what has not started: its messages go back to the broker."""
         self.due_line.clear()
         super().on_close()
-
-    def add_task_queue(self, queue: str, *args: Any, **kwargs: Any) -> None:
-        """Consume from one more queue; the arguments are Celery's."""
-        with self.changing_queues:
-            super().add_task_queue(queue, *args, **kwargs)
-
-    def cancel_task_queue(self, queue: str) -> None:
-        """Consume from a queue no longer."""
-        with self.changing_queues:
-            super().cancel_task_queue(queue)
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:
         """Turn a piece on unless it is switched off, and say what has come of it.

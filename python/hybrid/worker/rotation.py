@@ -27,6 +27,9 @@ COUNT_INTERVAL = 0.01
 class Rotation:
     """The channels of one consumer, on one connection to RabbitMQ.
 
+    For the greenlet of the consumer's loop, which also carries out what remote control changes in
+    the queues that are consumed from.
+
     Args:
         consumer: The worker's consumer, whose task consumer is on a channel of ours.
         prefetch: Told how many deliveries are out on earlier channels.
@@ -70,16 +73,15 @@ class Rotation:
         consumer = self._consumer
         task_consumer = consumer.task_consumer
         fresh = consumer.connection.channel()
-        with consumer.changing_queues:
-            task_consumer.cancel()  # until the broker confirms it, messages come and are handled
-            self._earlier.append(channel)
-            self._count()
-            task_consumer.channel = fresh
-            self._prefetch.tell(is_new=True)
-            declares, task_consumer.auto_declare = task_consumer.auto_declare, False
-            task_consumer.revive(fresh)
-            task_consumer.auto_declare = declares
-            task_consumer.consume()
+        task_consumer.cancel()  # until the broker confirms it, messages come and are handled
+        self._earlier.append(channel)
+        self._count()
+        task_consumer.channel = fresh
+        self._prefetch.tell(is_new=True)
+        declares, task_consumer.auto_declare = task_consumer.auto_declare, False
+        task_consumer.revive(fresh)
+        task_consumer.auto_declare = declares
+        task_consumer.consume()
         logger.debug("Consuming on channel %s after %d", fresh.channel_id, len(self._earlier))
 
     def _count(self) -> None:
