@@ -102,7 +102,7 @@ lint: $(VENV)/.lint ## Check formats, lints, types, stubs, docs and import contr
 
 .PHONY: fuzz
 fuzz: ## Fuzz the decoders and structures for a minute each (needs cargo-fuzz)
-	for target in amqp envelope message slab timer; do \
+	for target in amqp envelope message packing slab timer; do \
 	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir rust/fuzz --sanitizer none $$target -- \
 	    -max_total_time=60 || exit 1; \
 	done

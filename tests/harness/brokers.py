@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,22 +152,40 @@ class RabbitServer:
         Raises:
             RuntimeError: It failed.
         """
-        done = subprocess.run(
-            [str(RABBITMQ_SERVER.with_name("rabbitmqctl")), "--quiet", *command],
-            env={key: value for key, value in self._env.items() if key not in _SERVER_ONLY},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-        )
-        if done.returncode:
-            raise RuntimeError(f"rabbitmqctl {' '.join(command)} failed:\n{done.stdout}")
-        return done.stdout
+        return run_rabbitmqctl(self.control_environment, *command)
+
+    @property
+    def control_environment(self) -> dict[str, str]:
+        """What :func:`run_rabbitmqctl` needs to talk to this node."""
+        return {key: value for key, value in self._env.items() if key not in _SERVER_ONLY}
 
     def stop(self) -> None:
         # Its data dies with the folder, so there is nothing to flush.
         self.child.stop(within=3)
         self.epmd.stop(within=2)
+
+
+def run_rabbitmqctl(environment: Mapping[str, str], *command: str) -> str:
+    """Run ``rabbitmqctl`` and return what it prints.
+
+    Args:
+        environment: A node's :attr:`RabbitServer.control_environment`.
+        command: The command and its arguments.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    done = subprocess.run(
+        [str(RABBITMQ_SERVER.with_name("rabbitmqctl")), "--quiet", *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    if done.returncode:
+        raise RuntimeError(f"rabbitmqctl {' '.join(command)} failed:\n{done.stdout}")
+    return done.stdout
 
 
 def _make_certificate(path: Path) -> Path:

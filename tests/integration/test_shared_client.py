@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ GREEN = Path(__file__).parent / "green"
 def test_the_file_passes_on_the_hub(hub: str, path: Path, brokers: Brokers) -> None:
     if path.stem.startswith("test_amqp"):
         try:
-            run_green(hub, path, AMQP_URL=brokers.rabbit.url)
+            rabbit = brokers.rabbit
+            control = json.dumps(rabbit.control_environment)
+            run_green(hub, path, AMQP_URL=rabbit.url, AMQP_CONTROL=control)
         except MissingServerError as exc:
             pytest.skip(str(exc))
     else:

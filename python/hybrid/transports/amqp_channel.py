@@ -120,6 +120,10 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
                 self._callers.remove(me)
                 connection.forget_debts(me)
 
+    def awaits_answer(self) -> bool:
+        """Tell whether the current greenlet calls a method that the broker answers."""
+        return bool(self._callers) and self.connection.hub.current() in self._callers
+
     def send_method(
         self,
         sig: Any,

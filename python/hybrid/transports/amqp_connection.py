@@ -190,7 +190,12 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
                 encode(*frame)
             finally:
                 data = collector.take()
-            outbox.write(data)
+            channel = (self.channels or {}).get(frame[1])
+            if isinstance(channel, Channel) and channel.awaits_answer():
+                # It must not go on before it waits: another greenlet might read the answer first.
+                outbox.post_behind_acks(data)
+            else:
+                outbox.write(data)
 
         return write_frame
 

@@ -126,15 +126,23 @@ class Outbox:
     def write(self, data: bytes, timeout: float | None = None) -> None:
         """Send ``data``, which is whole frames, and return when it has been sent.
 
+        Raises:
+            Exception: As for :meth:`wait`.
+        """
+        self.post_behind_acks(data)
+        self.wait(timeout)
+
+    def post_behind_acks(self, data: bytes) -> None:
+        """Send ``data``, which is whole frames, at the end of this turn.
+
         It goes behind the acknowledgements of this turn, since it may close their channel.
 
         Raises:
-            Exception: As for :meth:`wait`.
+            Exception: What broke the connection.
         """
         self.check()
         self._collect_acks()
         self.post(data)
-        self.wait(timeout)
 
     def send_now(self) -> bool:
         """Send everything at once, from the hub itself; tell whether the socket has taken it."""

@@ -10,6 +10,7 @@ import os
 import time
 from typing import Any
 
+import kombu
 from celery import Celery, Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker.request import Request
@@ -78,7 +79,8 @@ def nap(self: Task, seconds: float, result: Any = None) -> Any:
 @app.task(name="hold", bind=True)
 def hold(self: Task, tag: str) -> None:
     """Occupy a slot until the test says "go"."""
-    journal.write(tag, "holding", id=self.request.id)
+    redelivered = self.request.delivery_info["redelivered"]
+    journal.write(tag, "holding", id=self.request.id, redelivered=redelivered)
     journal.wait_for(tag, "go", within=30)
 
 
@@ -169,6 +171,14 @@ def retry_twice(self: Task) -> int:
     return int(self.request.retries)
 
 
+@app.task(name="retry_slowly", bind=True)
+def retry_slowly(self: Task) -> int:
+    journal.write(self.request.id, "try")
+    if not self.request.retries:
+        raise self.retry(countdown=2)
+    return int(self.request.retries)
+
+
 @app.task(name="retry_out", bind=True, max_retries=2, default_retry_delay=0.05)
 def retry_out(self: Task) -> None:
     journal.write(self.request.id, "try", retries=self.request.retries)
@@ -232,6 +242,25 @@ def reject(self: Task, requeue: bool, tag: str) -> str:
     if not requeue or seen == 0:
         raise Reject("not now", requeue=requeue)
     return "second time"
+
+
+@app.task(name="reject_once", bind=True, acks_late=True)
+def reject_once(self: Task, tag: str) -> dict[str, Any]:
+    """Refuse the message until a dead-letter exchange brings it; tell what it brought."""
+    journal.write(tag, "run", redelivered=self.request.delivery_info["redelivered"])
+    headers = self.request.headers or {}
+    if "x-death" not in headers:
+        raise Reject("not now", requeue=False)
+    return headers
+
+
+@app.task(name="reject_odd", acks_late=True)
+def reject_odd(tag: str, number: int) -> None:
+    """Refuse odd numbers, some at once and some a little later."""
+    time.sleep(number % 4 / 100)
+    journal.write(tag, "run", number=number)
+    if number % 2:
+        raise Reject("odd", requeue=False)
 
 
 @app.task(name="ignore", bind=True)
@@ -303,6 +332,53 @@ def fan_out(self: Task, depth: int, tag: str) -> None:
     if depth:
         for _ in range(2):
             fan_out.delay(depth - 1, tag)
+
+
+@app.task(name="fan_out_by_priority")
+def fan_out_by_priority(tag: str, queue: str, priorities: list[int]) -> None:
+    """Publish one task for each of these priorities from inside a task."""
+    for number, priority in enumerate(priorities):
+        note.apply_async((tag, f"{priority} {number}"), queue=queue, priority=priority)
+
+
+@app.task(name="delays")
+def delays(tag: str, seconds: float) -> None:
+    """Call a task with a countdown from inside a task."""
+    note.apply_async((tag, "run"), countdown=seconds)
+    journal.write(tag, "delayed")
+
+
+@app.task(name="publishes")
+def publishes(
+    name: str, arguments: dict[str, Any] | None = None, options: dict[str, Any] | None = None
+) -> str | None:
+    """Publish to the queue of this name; return what comes of it, and where."""
+    queue = kombu.Queue(name, queue_arguments=arguments, no_declare=arguments is None)
+    try:
+        note.apply_async(("nobody", "run"), queue=queue, **(options or {}))
+    except Exception as exc:
+        cause = exc.__cause__ or exc
+        return f"{type(cause).__name__} {getattr(cause, 'reply_text', '')}".rstrip()
+    return None
+
+
+@app.task(name="asks_many")
+def asks_many(numbers: list[int]) -> list[Any]:
+    """Call a task for each number, and wait for all results, in the order of the calls."""
+    from celery.result import allow_join_result
+
+    results = [add.delay(number, 1000) for number in numbers]
+    with allow_join_result():
+        return [result.get(timeout=20) for result in results]
+
+
+@app.task(name="asks_and_fails")
+def asks_and_fails(text: str) -> str:
+    """Return the error of a task that was called here."""
+    from celery.result import allow_join_result
+
+    with allow_join_result():
+        return repr(fail.delay("ValueError", text).get(timeout=20, propagate=False))
 
 
 @app.task(name="waits_for_child")
