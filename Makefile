@@ -76,6 +76,10 @@ test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once
 	$(BIN)/python -m pytest tests/integration/load $(ARGS)
 
+.PHONY: soak
+soak: $(VENV)/.test brokers ## Run heartbeats and a storm of commands, 20 minutes in all (ARGS='--minutes 1' for less)
+	$(BIN)/python -m pytest tests/soak --capture no $(ARGS)
+
 .PHONY: test-pieces
 test-pieces: $(VENV)/.test brokers ## Run the conformance tests with each accelerated piece switched off
 	for piece in events gc logs publish results strategy transport; do \
