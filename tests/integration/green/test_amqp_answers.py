@@ -55,6 +55,8 @@ def test_an_answer_that_others_read_before_its_caller_goes_on_is_not_lost(
         "basic_get": lambda: asking.basic_get(queue, no_ack=True).body == "first",
     }
     publishing.basic_publish(amqp.Message("first"), routing_key=queue)
+    # Channels keep no order among each other: it has to be there before it is asked for.
+    publishing.queue_declare(queue, passive=True)
 
     def run(number: int) -> Any:
         if number == 1:
