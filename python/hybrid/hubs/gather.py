@@ -151,5 +151,13 @@ def copied(exc: BaseException) -> BaseException:
     """Return an exception like ``exc`` for another greenlet to raise."""
     try:
         return copy.copy(exc).with_traceback(None)
-    except Exception:  # an exception that its own arguments do not make
+    except Exception:
+        pass  # its class wants other arguments than those that it keeps, as some of gevent's do
+    cls = type(exc)
+    try:
+        other = cls.__new__(cls)
+        (OSError if isinstance(exc, OSError) else BaseException).__init__(other, *exc.args)
+        other.__dict__.update(exc.__dict__)
+    except Exception:
         return exc
+    return other

@@ -19,6 +19,7 @@ import kombu
 from kombu.common import maybe_declare
 from kombu.pools import ProducerPool as KombuProducerPool
 
+from hybrid import patching
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp
 from hybrid.transports.message import JSON
@@ -29,10 +30,31 @@ from hybrid.worker.producers import Producer, recoverable_errors
 SHARED_BODY = 256 * 1024
 
 
+class _Connection(kombu.Connection):  # type: ignore[misc]
+    """kombu's connection, which many greenlets may find broken at the same time.
+
+    kombu tries again by closing the connection and making another one, in each of them.
+    """
+
+    _changing: Any
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        with self._changing:
+            return super()._ensure_connection(*args, **kwargs)
+
+    def collect(self, socket_timeout: float | None = None) -> None:
+        """Close the connection, unless somebody else has made another one meanwhile."""
+        with self._changing:
+            if not self.connected:
+                super().collect(socket_timeout)
+
+
 class _Line:
     """A connection with a channel to publish on, and another one for whatever may fail."""
 
     def __init__(self, connection: Any) -> None:
+        connection._changing = threading.RLock()
+        patching.specialise(connection, _Connection)
         #: kombu's connection.
         self.connection = connection
         #: The names of exchanges that will be there.

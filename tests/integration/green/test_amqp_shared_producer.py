@@ -17,6 +17,7 @@ import kombu
 import pytest
 from amqp.exceptions import MessageNacked
 from harness.brokers import run_rabbitmqctl
+from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
 
 from hybrid.hubs.base import Hub
@@ -282,6 +283,38 @@ def test_greenlets_that_declare_survive_the_end_of_the_connection(
         name = f"{prefix}.{number}"
         wait_for(hub, lambda name=name: ready(channel, name) == 1, f"a message in {name}")
         channel.queue_delete(name)
+
+
+def test_greenlets_that_try_again_make_one_connection(
+    producer: SharedProducer,
+    hub: Hub,
+    in_greenlets: InGreenlets,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with results over ``rpc://``, whose queue each task call declares."""
+    made: list[int] = []
+    establish = kombu.Connection._establish_connection
+
+    def count(connection: kombu.Connection) -> Any:
+        made.append(1)
+        return establish(connection)
+
+    monkeypatch.setattr(kombu.Connection, "_establish_connection", count)
+    name = f"green{uuid.uuid4().hex}"
+    # Declared each time, since it may have expired.
+    target = kombu.Queue(name, durable=False, auto_delete=True, expires=60.0)
+
+    def call(number: int) -> None:
+        if number == 30:
+            hub.sleep(0.05)
+            break_socket(producer)
+            return
+        for _ in range(50):
+            maybe_declare(target(producer.channel), retry=True, **POLICY)
+            producer.publish(number, routing_key=name, retry=True, retry_policy=POLICY)
+
+    assert in_greenlets(call, 31) == [None] * 31
+    assert len(made) <= 3
 
 
 def test_a_broker_that_is_not_there_is_an_error_of_everybody(

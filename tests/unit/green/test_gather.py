@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from harness.greenlets import in_greenlets
 
 from hybrid.hubs.base import Hub
-from hybrid.hubs.gather import GROUP_LIMIT, Gather
+from hybrid.hubs.gather import GROUP_LIMIT, Gather, copied
 
 
 class Killed(BaseException):
@@ -216,3 +217,26 @@ def test_what_is_posted_outlives_a_submitter_that_is_killed(hub: Hub) -> None:
         gather.submit("killed")
     hub.sleep(0.01)
     assert performed == [["posted", "killed"], ["posted"]]
+
+
+class _Stubborn(OSError):
+    def __init__(self) -> None:
+        super().__init__(errno.EBADF, "closed by somebody else")
+
+
+class _Demanding(Exception):
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"{first} and {second}")
+        self.first = first
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [_Stubborn(), _Demanding(1, 2), ValueError("v"), OSError(errno.EPIPE, "pipe"), KeyError()],
+)
+def test_each_raises_an_exception_of_its_own(exc: BaseException) -> None:
+    other = copied(exc)
+    assert other is not exc
+    assert type(other) is type(exc)
+    assert (str(other), other.args, vars(other)) == (str(exc), exc.args, vars(exc))
+    assert getattr(other, "errno", None) == getattr(exc, "errno", None)
