@@ -219,12 +219,12 @@ def test_what_is_posted_outlives_a_submitter_that_is_killed(hub: Hub) -> None:
     assert performed == [["posted", "killed"], ["posted"]]
 
 
-class _Stubborn(OSError):
+class _StubbornError(OSError):
     def __init__(self) -> None:
         super().__init__(errno.EBADF, "closed by somebody else")
 
 
-class _Demanding(Exception):
+class _DemandingError(Exception):
     def __init__(self, first: int, second: int) -> None:
         super().__init__(f"{first} and {second}")
         self.first = first
@@ -232,7 +232,13 @@ class _Demanding(Exception):
 
 @pytest.mark.parametrize(
     "exc",
-    [_Stubborn(), _Demanding(1, 2), ValueError("v"), OSError(errno.EPIPE, "pipe"), KeyError()],
+    [
+        _StubbornError(),
+        _DemandingError(1, 2),
+        ValueError("v"),
+        OSError(errno.EPIPE, "pipe"),
+        KeyError(),
+    ],
 )
 def test_each_raises_an_exception_of_its_own(exc: BaseException) -> None:
     other = copied(exc)
