@@ -110,6 +110,14 @@ _ALL = (
     ),
     Scenario("flood", "no-op, all with one ETA", kind="flood", tasks=50_000),
     Scenario("publish10", "each publishes 10 tasks", task="publish10", tasks=4_000),
+    Scenario(
+        "publish10_confirm",
+        "each publishes 10 tasks, which the broker confirms",
+        task="publish10",
+        tasks=4_000,
+        settings={"broker_transport_options": {"confirm_publish": True}},
+        brokers=("rabbitmq",),
+    ),
     Scenario("latency20", "no-op, 20 tasks/s", kind="paced", rate=20),
     Scenario("latency200", "no-op, 200 tasks/s", kind="paced", rate=200),
     Scenario(
