@@ -19,6 +19,11 @@ from hybrid.transports.message import JSON, encode_json
 class Producer(kombu.Producer):  # type: ignore[misc]
     """kombu's producer, encoding in Rust, and declaring and retrying where it comes to that."""
 
+    @property
+    def is_batching(self) -> bool:
+        """Whether the caller collects what it publishes, which kombu can do since 5.7."""
+        return getattr(getattr(self, "_batch_local", None), "current", None) is not None
+
     def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
         """Declare ``entity`` unless this connection has done so."""
         # kombu copies the entity first, and then sees that it has nothing to do.

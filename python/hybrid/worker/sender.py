@@ -101,7 +101,7 @@ class Sender:
             and not any(signal.receivers for signal in _SIGNALS)
             # Tracing libraries wrap it.
             and kombu.Producer.publish.__code__.co_filename == kombu.messaging.__file__
-            and getattr(producer._batch_local, "current", None) is None
+            and not producer.is_batching
         )
 
     def _send(

@@ -277,9 +277,7 @@ class SharedProducer(Producer):
         Raises:
             Exception: It was not published.
         """
-        if not (self._hub.can_park() and len(body) <= SHARED_BODY):
-            return False
-        if getattr(self._batch_local, "current", None) is not None:
+        if self.is_batching or not (self._hub.can_park() and len(body) <= SHARED_BODY):
             return False
         channel = self._line.publishing()
         if not isinstance(channel, amqp.Channel):

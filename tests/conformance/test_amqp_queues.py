@@ -468,6 +468,9 @@ def test_a_queue_declared_otherwise_is_an_error_of_the_task_that_published(
 # -- results by mail
 
 
+@pytest.mark.skipif(
+    CELERY[:2] == (5, 6), reason="clients of 5.6 take an empty second for a lost connection"
+)
 @pytest.mark.dedicated
 def test_tasks_wait_for_rpc_results_of_their_own_calls(
     start_worker: StartWorker, rabbit: RabbitServer, space: Space
