@@ -195,3 +195,19 @@ def test_tasks_that_wait_stay_on_their_channels_and_others_pass_them(
     worker.control("add_consumer", other)
     eventually(lambda: numbers(journal, "cancelled") == [1], "the cancelled queue", within=10)
     assert RECONNECTS not in worker.output
+
+
+def test_tasks_that_wait_survive_the_end_of_the_connection(
+    start_worker: StartWorker, rabbit: RabbitServer, journal: Journal
+) -> None:
+    worker = start_worker(concurrency=20, loglevel="WARNING")
+    waiting = 3 * CHANNEL_LIMIT
+    due = datetime.now(timezone.utc) + timedelta(seconds=30)
+    worker.flood("count", [("later", number) for number in range(waiting)], eta=due)
+    eventually(lambda: len(channels(rabbit, CHANNEL_LIMIT)) >= 2, "all to be held", within=20)
+    rabbit.control("close_all_connections", "maintenance")
+    eventually(lambda: len(channels(rabbit, CHANNEL_LIMIT)) >= 2, "all to be held", within=20)
+    worker.wait_outcomes(worker.flood("quick", [(1,)]), within=10)
+    eventually(lambda: len(numbers(journal, "later")) >= waiting, "those due", within=60)
+    assert numbers(journal, "later") == list(range(waiting))
+    assert worker.child.running

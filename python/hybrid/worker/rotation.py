@@ -2,8 +2,8 @@
 
 RabbitMQ finds what is acknowledged by walking past the earlier deliveries of the channel. Behind
 hundreds of thousands of tasks that wait for their time, each acknowledgement of another task would
-take it tens of milliseconds. So the waiting ones stay on the channels that they came through, a few
-thousand on each, and what comes next comes through another one.
+take it tens of milliseconds. So the waiting ones stay on the channels that they came through, about
+a thousand on each, and what comes next comes through another one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
+from amqp.exceptions import RecoverableConnectionError
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
@@ -38,6 +39,8 @@ class Rotation:
     def __init__(self, consumer: Any, prefetch: Prefetch) -> None:
         self._consumer = consumer
         self._prefetch = prefetch
+        #: Celery uses it for other things as well, so it stays open.
+        self._first = consumer.task_consumer.channel
         #: Channels that deliveries are out on, but for the present one.
         self._earlier: list[Any] = []
         self._counted = 0.0
@@ -49,6 +52,9 @@ class Rotation:
             Exception: What breaks the connection or the channel.
         """
         channel = self._consumer.task_consumer.channel
+        if channel.connection is None:
+            # kombu would connect again by itself, and nobody would consume there.
+            raise RecoverableConnectionError("connection already closed")
         # Those that run, or are about to, will be settled by themselves.
         waiting = len(channel.window) - len(worker_state.reserved_requests)
         if waiting >= CHANNEL_LIMIT and self._can_leave(channel):
@@ -70,9 +76,8 @@ class Rotation:
         )
 
     def _go_over(self, channel: Any) -> None:
-        consumer = self._consumer
-        task_consumer = consumer.task_consumer
-        fresh = consumer.connection.channel()
+        task_consumer = self._consumer.task_consumer
+        fresh = channel.connection.channel()
         task_consumer.cancel()  # until the broker confirms it, messages come and are handled
         self._earlier.append(channel)
         self._count()
@@ -86,9 +91,7 @@ class Rotation:
 
     def _count(self) -> None:
         self._counted = monotonic()
-        # Celery uses the first one for other things as well.
-        first = self._consumer.connection.default_channel
-        done = [one for one in self._earlier if not len(one.window) and one is not first]
+        done = [one for one in self._earlier if not len(one.window) and one is not self._first]
         self._earlier = [one for one in self._earlier if one not in done]
         self._prefetch.elsewhere = sum(len(one.window) for one in self._earlier)
         for one in done:
