@@ -7,10 +7,11 @@ broker or pool skips locally, and fails when ``CI=true``.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from harness.brokers import Brokers, MissingServerError, Space
@@ -179,6 +180,21 @@ def _open_space(brokers: Brokers, broker: str) -> Space:
     except MissingServerError as exc:
         _missing(str(exc))
         raise
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Print measured figures, and append them to the JSON lines file ``$HYBRID_FIGURES``."""
+
+    def write(**figures: Any) -> None:
+        line = json.dumps({"test": request.node.name, **figures})
+        print(line, flush=True)
+        path = os.environ.get("HYBRID_FIGURES")
+        if path:
+            with Path(path).open("a") as out:
+                out.write(line + "\n")
+
+    return write
 
 
 @pytest.hookimpl(wrapper=True)

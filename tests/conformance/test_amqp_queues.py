@@ -312,6 +312,16 @@ def vhost(rabbit: RabbitServer, tag: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def delaying(rabbit: RabbitServer, vhost: str) -> dict[str, Any]:
+    """Settings of a worker whose tasks are delayed by the broker."""
+    return {
+        **QUORUM,
+        "task_default_exchange_type": "topic",
+        "broker_url": f"{rabbit.url[:-1]}{vhost}",
+    }
+
+
+@pytest.fixture
 def delayed(rabbit: RabbitServer, vhost: str) -> Iterator[Any]:
     """Count the messages in the delayed queue of this level."""
     with amqp.Connection(f"127.0.0.1:{rabbit.port}", virtual_host=vhost, heartbeat=0) as opened:
@@ -331,8 +341,7 @@ def delayed(rabbit: RabbitServer, vhost: str) -> Iterator[Any]:
 def test_a_countdown_passes_on_the_broker(
     start_worker: StartWorker,
     own_journal: Journal,
-    rabbit: RabbitServer,
-    vhost: str,
+    delaying: dict[str, Any],
     delayed: Any,
     tag: str,
     queue_type: str,
@@ -340,9 +349,7 @@ def test_a_countdown_passes_on_the_broker(
     worker = start_worker(
         concurrency=4,
         settings={
-            **QUORUM,
-            "task_default_exchange_type": "topic",
-            "broker_url": f"{rabbit.url[:-1]}{vhost}",
+            **delaying,
             "broker_native_delayed_delivery_queue_type": queue_type,
         },
         loglevel="DEBUG",
@@ -369,18 +376,10 @@ def test_a_countdown_passes_on_the_broker(
 def test_a_retry_passes_through_the_delayed_queues(
     start_worker: StartWorker,
     own_journal: Journal,
-    rabbit: RabbitServer,
-    vhost: str,
+    delaying: dict[str, Any],
     delayed: Any,
 ) -> None:
-    worker = start_worker(
-        concurrency=4,
-        settings={
-            **QUORUM,
-            "task_default_exchange_type": "topic",
-            "broker_url": f"{rabbit.url[:-1]}{vhost}",
-        },
-    )
+    worker = start_worker(concurrency=4, settings=delaying)
     result = worker.client.send_task("retry_slowly")
     own_journal.wait_for(result.id, "try")
     eventually(lambda: delayed(1) == 1, "the retry to be delayed")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 from harness.brokers import Space
@@ -62,18 +60,3 @@ def journal(space: Space) -> Iterator[Journal]:
     opened = Journal(space.redis_url)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def record(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Print measured figures, and append them to the JSON lines file ``$HYBRID_FIGURES``."""
-
-    def write(**figures: Any) -> None:
-        line = json.dumps({"test": request.node.name, **figures})
-        print(line)
-        path = os.environ.get("HYBRID_FIGURES")
-        if path:
-            with Path(path).open("a") as out:
-                out.write(line + "\n")
-
-    return write

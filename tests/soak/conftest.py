@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
-from typing import Any, Callable
 
 import pytest
 from harness.brokers import Brokers, MissingServerError, RabbitServer
-from run import FULL, say
+from run import FULL
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,18 +48,3 @@ def rabbit(brokers: Brokers) -> RabbitServer:
         if os.environ.get("CI") == "true":
             pytest.fail(str(exc))
         pytest.skip(str(exc))
-
-
-@pytest.fixture
-def record(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Print measured figures, and append them to the JSON lines file ``$HYBRID_FIGURES``."""
-
-    def write(**figures: Any) -> None:
-        line = json.dumps({"test": request.node.name, **figures})
-        say(line)
-        path = os.environ.get("HYBRID_FIGURES")
-        if path:
-            with Path(path).open("a") as out:
-                out.write(line + "\n")
-
-    return write

@@ -63,7 +63,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
 
     def _store(self) -> Store | None:
         """Return the store to use, or ``None`` where Celery has to store by itself."""
-        # As in `_timezone`.
+        # kombu's cached property takes a lock whenever it is read.
         client = self.__dict__.get("client") or self.client
         if (
             self.declined is not None

@@ -30,6 +30,16 @@ _GROUP = "task"
 _OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
 
 
+def takes_tasks(dispatcher: Any) -> bool:
+    """Tell whether ``dispatcher``, which is there, sends the events of tasks.
+
+    Without ``-E`` it works, too, and drops all but the worker's own events. Remote control can
+    change that at any time.
+    """
+    groups = dispatcher.groups
+    return bool(dispatcher.enabled and (not groups or _GROUP in groups))
+
+
 def gather(dispatcher: Any, hub: Hub) -> str | None:
     """Let ``dispatcher`` send the events of tasks in groups from now on.
 
@@ -71,7 +81,7 @@ class _Buffer:
         dispatcher = self._dispatcher
         if not type.startswith("task-") or not _OPTIONS.isdisjoint(fields):
             return EventDispatcher.send(dispatcher, type, **fields)
-        if not dispatcher.enabled or (dispatcher.groups and _GROUP not in dispatcher.groups):
+        if not takes_tasks(dispatcher):
             return None
         now = time()
         if now >= self._next_minute:  # Celery asks for the time zone each time
@@ -87,8 +97,7 @@ class _Buffer:
             "type": type,
         }
         dispatcher._group_buffer[_GROUP].append(event)
-        if not self._is_flushing:
-            self.schedule_flush()
+        self.schedule_flush()
         return None
 
     def _forward(self, clock: Any) -> int:

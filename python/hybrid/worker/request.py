@@ -16,11 +16,13 @@ from celery.exceptions import InvalidTaskError, TaskRevokedError
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as celery_request
-from celery.worker.state import revoked, task_ready
+from celery.worker.state import revoked as revoked_tasks
+from celery.worker.state import task_ready
 from dateutil.tz import UTC
 
 from hybrid.transports import amqp_message
 from hybrid.transports.message import OurMessage
+from hybrid.worker.events import takes_tasks
 from hybrid.worker.job import Job
 
 logger = get_logger("celery.worker.request")
@@ -204,7 +206,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
         return bool(
             self._expires is not None
             or self._already_revoked
-            or self.id in revoked
+            or self.id in revoked_tasks
             or self._request_dict.get("stamped_headers")
         )
 
@@ -240,10 +242,8 @@ class Request(celery_request.Request):  # type: ignore[misc]
     def send_event(self, type: str, **fields: Any) -> None:
         """Send an event of this task, if anybody wants it."""
         eventer = self._eventer
-        if eventer and eventer.enabled and self._task.send_events:
-            groups = eventer.groups  # without -E, only the worker's own
-            if not groups or "task" in groups:
-                eventer.send(type, uuid=self.id, **fields)
+        if eventer and self._task.send_events and takes_tasks(eventer):
+            eventer.send(type, uuid=self.id, **fields)
 
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:

@@ -29,6 +29,7 @@ from kombu.utils.imports import symbol_by_name
 
 from hybrid.transports.frozen import form_of
 from hybrid.transports.message import JSON
+from hybrid.worker.events import takes_tasks
 from hybrid.worker.held import PRIORITY, Holder, remember
 from hybrid.worker.request import parse_moment, specialised
 from hybrid.worker.timer import Timer
@@ -192,7 +193,7 @@ class Strategy:
             return False
         if signals.task_received.receivers:
             signals.task_received.send(sender=self._consumer, request=request)
-        if self._sends_events and self._eventer_takes_tasks():
+        if self._sends_events and takes_tasks(self._eventer):
             eta, expires = request.eta, request.expires
             self._eventer.send(
                 "task-received",
@@ -207,12 +208,6 @@ class Strategy:
                 expires=expires and expires.isoformat(),
             )
         return True
-
-    def _eventer_takes_tasks(self) -> bool:
-        # Without -E the dispatcher works, too, and drops all but the worker's own events; remote
-        # control can change that at any time.
-        groups = self._eventer.groups
-        return not groups or "task" in groups
 
     # -- tasks with an ETA
 
@@ -246,7 +241,7 @@ class Strategy:
         if (
             is_signalled
             or self._logs
-            or (self._sends_events and self._eventer_takes_tasks())
+            or (self._sends_events and takes_tasks(self._eventer))
             or message.headers.get("expires") is not None
             or task_id in self._revoked
         ):

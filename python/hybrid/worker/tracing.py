@@ -16,6 +16,8 @@ from celery.utils import threads
 from celery.utils.saferepr import saferepr
 from greenlet import getcurrent
 
+from hybrid import patching
+
 #: Sets of headers that are remembered for having no custom ones among them.
 _KNOWN_LIMIT = 1024
 #: Texts of results that are no longer than this are never cut.
@@ -60,7 +62,7 @@ class GreenStack(threads._LocalStack):  # type: ignore[misc]
         """
         if type(stack) is threads._LocalStack:
             stack._name = f"_celery_stack_{id(stack)}"
-            stack.__class__ = cls
+            patching.specialise(stack, cls)
 
     def push(self, obj: Any) -> list[Any]:
         """Put ``obj`` on top, and return the stack."""
@@ -114,8 +116,8 @@ def _saferepr(value: Any, maxlen: int | None = None, *args: Any, **options: Any)
 
 def speed_up(app: Any) -> None:
     """Have the tracers that are built from now on use what this module has."""
-    trace.Context = Context
-    trace.saferepr = _saferepr
+    patching.replace_attribute(trace, "Context", Context)
+    patching.replace_attribute(trace, "saferepr", _saferepr)
     GreenStack.take_over(_state._task_stack)
     for task in app.tasks.values():
         GreenStack.take_over(task.request_stack)
