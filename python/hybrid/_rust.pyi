@@ -9,6 +9,8 @@ __all__ = [
     "AmqpReader",
     "DecodeError",
     "Delivery",
+    "EventLog",
+    "JsonText",
     "Packing",
     "Slab",
     "SlabFullError",
@@ -310,6 +312,46 @@ def dumps(value: Any, /) -> str | None:
         numbers that JSON does not have, whole ones beyond 64 bits, lone surrogates, and 200 levels
         of nesting.
     """
+
+@final
+class JsonText:
+    """The text of a JSON object, which :func:`dumps` takes into others as it is.
+
+    ``str`` returns it. kombu's own encoder asks ``__json__`` for the object. Safe to use from any
+    thread.
+    """
+
+    def __json__(self) -> Any: ...
+
+@final
+class EventLog:
+    """Where the JSON texts of tasks' events go, each with the worker's time and logical clock.
+
+    Args:
+        events: Gets the events. Belongs to one thread, as this does.
+        clock: Counts them, by its attribute ``value``.
+    """
+
+    def __new__(cls, events: list[Any], clock: Any) -> EventLog: ...
+    def begin(self, head: str, until: float) -> None:
+        """Begin each event with the members of an object that is the same for all.
+
+        Args:
+            head: The text of the object; an empty one for none, and no events.
+            until: Seconds since the epoch, from which that is not so any more.
+        """
+
+    def record(self, kind: str, uuid: Any, fields: dict[str, Any] | None = None, /) -> bool:
+        """Add an event, unless it is the first one or :func:`dumps` knows no encoding of it.
+
+        Args:
+            kind: The event's ``type``.
+            uuid: The task's id.
+            fields: What else it has, but for ``clock``, ``timestamp`` and the members of the head.
+
+        Returns:
+            Whether that was done.
+        """
 
 @final
 class Packing:

@@ -7,7 +7,7 @@ receiver of events understands, and does so under prefork. Its green pools send 
 from __future__ import annotations
 
 from time import time
-from typing import Any
+from typing import Any, Callable
 
 import kombu
 from celery.events import EventDispatcher
@@ -16,7 +16,9 @@ from celery.utils.log import get_logger
 from kombu.clocks import LamportClock
 
 from hybrid import patching
+from hybrid._rust import EventLog
 from hybrid.hubs.base import Hub
+from hybrid.transports.message import encode_json
 from hybrid.worker.producers import Producer
 
 logger = get_logger("celery.events")
@@ -61,6 +63,16 @@ def gather(dispatcher: Any, hub: Hub) -> str | None:
     return None
 
 
+def recorder(dispatcher: Any) -> Callable[..., bool]:
+    """Return :meth:`EventLog.record` of ``dispatcher``, or what returns ``False`` like that.
+
+    It costs a quarter of what ``dispatcher.send`` does, which is for the rest. Whoever calls it
+    knows that the dispatcher takes the events of tasks.
+    """
+    buffer = getattr(getattr(dispatcher, "send", None), "__self__", None)
+    return buffer.log.record if isinstance(buffer, _Buffer) else lambda *_: False
+
+
 class _Buffer:
     """Holds the events of tasks until the end of the hub's turn, and sends them in their order."""
 
@@ -70,6 +82,8 @@ class _Buffer:
         self._is_flushing = False
         self._next_minute = 0.0
         self._utcoffset = 0.0
+        #: For the events after the first one that waits.
+        self.log = EventLog(dispatcher._group_buffer[_GROUP], dispatcher.clock)
 
     def use_own_producer(self) -> None:
         """Encode events in Rust."""
@@ -87,6 +101,7 @@ class _Buffer:
         if now >= self._next_minute:  # Celery asks for the time zone each time
             self._next_minute = (now // 60 + 1) * 60
             self._utcoffset = celery_dispatcher.utcoffset()
+            self._begin_minute()
         event = {
             "hostname": dispatcher.hostname,
             "utcoffset": self._utcoffset,
@@ -99,6 +114,16 @@ class _Buffer:
         dispatcher._group_buffer[_GROUP].append(event)
         self.schedule_flush()
         return None
+
+    def _begin_minute(self) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher.serializer == "json" and type(dispatcher.clock) is LamportClock:
+            common = {
+                "hostname": dispatcher.hostname,
+                "utcoffset": self._utcoffset,
+                "pid": dispatcher.pid,
+            }
+            self.log.begin(encode_json(common) or "", self._next_minute)
 
     def _forward(self, clock: Any) -> int:
         if type(clock) is not LamportClock or not self._hub.in_thread():
@@ -129,3 +154,5 @@ class _Buffer:
                 logger.exception("Events of tasks were not sent")
         finally:
             self._is_flushing = False
+            if buffer:
+                self.schedule_flush()

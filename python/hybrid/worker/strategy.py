@@ -195,9 +195,8 @@ class Strategy:
             signals.task_received.send(sender=self._consumer, request=request)
         if self._sends_events and takes_tasks(self._eventer):
             eta, expires = request.eta, request.expires
-            self._eventer.send(
+            request.send_event(
                 "task-received",
-                uuid=request.id,
                 name=request.name,
                 args=request.argsrepr,
                 kwargs=request.kwargsrepr,

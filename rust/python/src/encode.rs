@@ -1,11 +1,32 @@
 //! Python objects as JSON.
 
+use std::io::Write;
+
 use hybrid_core::message::text::write_string;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// How deep values may nest: below any recursion limit in use.
 const MAX_DEPTH: u8 = 200;
+
+/// Whole powers of ten between which Python writes floats without an exponent, as Rust does.
+const PLAIN_FLOATS: std::ops::Range<f64> = 1e-4..1e16;
+
+/// A JSON text that becomes part of others as it is.
+#[pyclass(name = "JsonText", module = "hybrid._rust", frozen)]
+pub(crate) struct PyJsonText(pub(crate) String);
+
+#[pymethods]
+impl PyJsonText {
+    /// The value, for kombu's own encoder.
+    fn __json__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        crate::decode::loads(PyString::new(py, &self.0).as_any())
+    }
+
+    fn __str__(&self) -> &str {
+        &self.0
+    }
+}
 
 /// Encodes `value` as `json.dumps` does, if it consists of nothing but plain values.
 ///
@@ -20,7 +41,7 @@ pub(crate) fn dumps<'py>(value: &Bound<'py, PyAny>) -> Option<Bound<'py, PyStrin
 }
 
 /// Appends `value`, in the exact types that have no methods of a user's own.
-fn write(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> Option<()> {
+pub(crate) fn write(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> Option<()> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         write_string(out, text.to_str().ok()?);
     } else if value.is_none() {
@@ -36,11 +57,18 @@ fn write(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> Option<()> {
     } else if let Ok(number) = value.cast_exact::<PyInt>() {
         // A longer one may exceed the interpreter's limit, which says so in its own words.
         let number: i64 = number.extract().ok()?;
-        out.extend_from_slice(number.to_string().as_bytes());
+        write!(out, "{number}").ok()?;
     } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+        let value = number.value();
         // Python has names for the others that JSON does not have.
-        number.value().is_finite().then_some(())?;
-        out.extend_from_slice(number.repr().ok()?.to_str().ok()?.as_bytes());
+        value.is_finite().then_some(())?;
+        if PLAIN_FLOATS.contains(&value) {
+            write!(out, "{value:?}").ok()?;
+        } else {
+            out.extend_from_slice(number.repr().ok()?.to_str().ok()?.as_bytes());
+        }
+    } else if let Ok(text) = value.cast_exact::<PyJsonText>() {
+        out.extend_from_slice(text.get().0.as_bytes());
     } else {
         return None;
     }
@@ -53,6 +81,12 @@ fn deeper(depth: u8) -> Option<u8> {
 
 fn write_object(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth: u8) -> Option<()> {
     out.push(b'{');
+    write_members(out, dict, depth)?;
+    out.push(b'}');
+    Some(())
+}
+
+pub(crate) fn write_members(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth: u8) -> Option<()> {
     for (index, (key, value)) in dict.iter().enumerate() {
         if index > 0 {
             out.extend_from_slice(b", ");
@@ -61,7 +95,6 @@ fn write_object(out: &mut Vec<u8>, dict: &Bound<'_, PyDict>, depth: u8) -> Optio
         out.extend_from_slice(b": ");
         write(out, &value, depth)?;
     }
-    out.push(b'}');
     Some(())
 }
 

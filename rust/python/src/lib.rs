@@ -12,6 +12,7 @@ mod clock;
 mod decode;
 mod decode_value;
 mod encode;
+mod event_log;
 mod keys;
 mod packing;
 mod slab;
@@ -32,7 +33,9 @@ mod _rust {
     #[pymodule_export]
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
     #[pymodule_export]
-    use crate::encode::dumps;
+    use crate::encode::{PyJsonText, dumps};
+    #[pymodule_export]
+    use crate::event_log::PyEventLog;
     #[pymodule_export]
     use crate::packing::PyPacking;
     #[pymodule_export]
