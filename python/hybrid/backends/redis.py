@@ -77,7 +77,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             found = self.__dict__["_known_store"] = (client, Store(client))
         return found[1]
 
-    def _store_result(
+    def store_result(
         self,
         task_id: Any,
         result: Any,
@@ -86,9 +86,15 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
+        """Store the result of a task, and return it as it is stored.
+
+        Raises:
+            Exception: What Celery raises when it cannot, even after trying again.
+        """
         store = self._store()
         if store is not None:
-            meta = self._get_result_meta(result, state, traceback, request)
+            encoded = self.encode_result(result, state)
+            meta = self._get_result_meta(encoded, state, traceback, request)
             meta["task_id"] = bytes_to_str(task_id)
             value = self.encode(meta)
             # Since 5.7, failures may have an expiry of their own.
@@ -97,8 +103,8 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             if len(value) <= LARGE and self._put(
                 store, Result(self.get_key_for_task(task_id), value, expires or 0)
             ):
-                return result
-        return super()._store_result(task_id, result, state, traceback, request, **kwargs)
+                return encoded
+        return super().store_result(task_id, result, state, traceback, request, **kwargs)
 
     def _put(self, store: Store, result: Result) -> bool:
         try:
@@ -147,7 +153,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
     def _is_extended(self) -> bool:
         return bool(self.app.conf.find_value_for_key("extended", "result"))
 
-    @property
+    @cached_property
     def _is_plain_json(self) -> bool:
         return self.serializer == "json" and not getattr(self, "compression", None)
 
