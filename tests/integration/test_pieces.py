@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from harness.events import EventLog
 from harness.worker import StartWorker
 
 PIECES = ("events", "gc", "logs", "publish", "results", "strategy", "trace", "transport")
@@ -36,6 +37,19 @@ def test_a_transport_that_is_switched_off_is_kombus(start_worker: StartWorker, b
 def test_a_piece_is_switched_off_by_name(start_worker: StartWorker, piece: str) -> None:
     accelerated = _accelerated(start_worker, hybrid_disable=[piece])
     assert accelerated[piece] == "switched off by the setting hybrid_disable"
+
+
+def test_events_behind_the_first_of_a_turn_are_recorded_in_rust(start_worker: StartWorker) -> None:
+    worker = start_worker(concurrency=50, options=["-E"])
+    with EventLog(worker.client) as events:
+        ids = worker.flood("quick", [(number,) for number in range(100)])
+        for task_id in ids:
+            events.wait_for(task_id, "task-succeeded")
+        sent = [event for task_id in ids for event in events.of(task_id)]
+    assert len(sent) == 3 * len(ids)
+    # The order of the fields tells. The first event of a turn is the dispatcher's.
+    recorded = [event for event in sent if list(event).index("type") < list(event).index("uuid")]
+    assert len(recorded) > len(sent) / 10
 
 
 def test_an_unknown_piece_stops_the_worker_with_the_choices(start_worker: StartWorker) -> None:

@@ -24,7 +24,7 @@ from hybrid.worker.producers import Producer
 logger = get_logger("celery.events")
 
 #: Events in one message.
-GROUP_LIMIT = 250
+GROUP_LIMIT = 2048
 _GROUP = "task"
 
 
