@@ -22,6 +22,7 @@ __all__ = [
     "dumps",
     "encode_ack",
     "encode_acks",
+    "encode_base64",
     "encode_nack",
     "encode_publish",
     "encode_qos",
@@ -322,6 +323,14 @@ class JsonText:
     """
 
     def __json__(self) -> Any: ...
+
+def encode_base64(body: Any, /) -> str | None:
+    """Return the base64 of a body.
+
+    Returns:
+        What ``base64.b64encode`` has for bytes, and for the UTF-8 of a text; ``None`` for anything
+        else, and for lone surrogates.
+    """
 
 @final
 class EventLog:

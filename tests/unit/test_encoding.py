@@ -13,6 +13,7 @@ import pytest
 from celery.utils.saferepr import saferepr
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport.virtual.base import Base64
 from kombu.utils.json import dumps as kombu_dumps
 
 from hybrid import _rust, identifiers
@@ -68,6 +69,24 @@ def test_other_values_are_left_to_python(value: Any) -> None:
             dumps(value)
     else:
         assert dumps(value) == expected
+
+
+@pytest.mark.parametrize("special", ['"', "\\", "\n", "\x7f", "é", "\U0001f600"], ids=ascii)
+def test_a_character_is_escaped_wherever_it_stands(special: str) -> None:
+    for before in range(70):
+        for after in (0, 1, 40):
+            text = "a" * before + special + "b" * after + special
+            assert _rust.dumps(text) == json.dumps(text)
+
+
+@given(st.text() | st.binary())
+def test_bodies_travel_as_kombu_sends_them(body: str | bytes) -> None:
+    assert _rust.encode_base64(body) == Base64().encode(body)
+
+
+@pytest.mark.parametrize("body", [None, 1, bytearray(b"1"), "\ud800"], ids=repr)
+def test_other_bodies_are_left_to_kombu(body: Any) -> None:
+    assert _rust.encode_base64(body) is None
 
 
 def test_deep_values_are_left_to_python() -> None:

@@ -23,6 +23,7 @@ from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cyc
 from redis.exceptions import ResponseError
 
 from hybrid import hubs
+from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
 from hybrid.identifiers import uuid4
 from hybrid.transports.message import Message, decode_envelope, dumps
@@ -163,6 +164,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return super().basic_get(queue, *args, **kwargs)
         except _NotAMessageError:
             return None
+
+    def encode_body(self, body: Any, encoding: str | None = None) -> Any:
+        """Return the body as it travels, and the encoding."""
+        if encoding == "base64" and type(self.codecs.get(encoding)) is virtual.base.Base64:
+            encoded = encode_base64(body)
+            if encoded is not None:
+                return encoded, encoding
+        return super().encode_body(body, encoding)
 
     def _next_delivery_tag(self) -> str:
         return uuid4()

@@ -241,6 +241,21 @@ class Request(celery_request.Request):  # type: ignore[misc]
             self.acknowledged = True
             self.send_event("task-rejected", requeue=requeue)
 
+    def send_received(self) -> None:
+        """Send the event that this task has been received."""
+        eta, expires = self._eta, self._expires
+        self.send_event(
+            "task-received",
+            name=self.name,
+            args=self._argsrepr,
+            kwargs=self._kwargsrepr,
+            root_id=self._root_id,
+            parent_id=self._parent_id,
+            retries=self._request_dict.get("retries", 0),
+            eta=eta and eta.isoformat(),
+            expires=expires and expires.isoformat(),
+        )
+
     def send_event(self, type: str, **fields: Any) -> None:
         """Send an event of this task, if anybody wants it."""
         eventer = self._eventer

@@ -194,18 +194,7 @@ class Strategy:
         if signals.task_received.receivers:
             signals.task_received.send(sender=self._consumer, request=request)
         if self._sends_events and takes_tasks(self._eventer):
-            eta, expires = request.eta, request.expires
-            request.send_event(
-                "task-received",
-                name=request.name,
-                args=request.argsrepr,
-                kwargs=request.kwargsrepr,
-                root_id=request.root_id,
-                parent_id=request.parent_id,
-                retries=request.request_dict.get("retries", 0),
-                eta=eta and eta.isoformat(),
-                expires=expires and expires.isoformat(),
-            )
+            request.send_received()
         return True
 
     # -- tasks with an ETA

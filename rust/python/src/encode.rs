@@ -2,9 +2,10 @@
 
 use std::io::Write;
 
+use hybrid_core::envelope;
 use hybrid_core::message::text::write_string;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 /// How deep values may nest: below any recursion limit in use.
 const MAX_DEPTH: u8 = 200;
@@ -26,6 +27,19 @@ impl PyJsonText {
     fn __str__(&self) -> &str {
         &self.0
     }
+}
+
+/// Encodes a body as `kombu.transport.virtual.Base64` does.
+///
+/// Returns `None` for what is neither text nor bytes, and for lone surrogates.
+#[pyfunction]
+#[pyo3(signature = (body, /))]
+pub(crate) fn encode_base64(body: &Bound<'_, PyAny>) -> Option<String> {
+    if let Ok(text) = body.cast_exact::<PyString>() {
+        return Some(envelope::encode_base64(text.to_str().ok()?.as_bytes()));
+    }
+    let bytes = body.cast_exact::<PyBytes>().ok()?;
+    Some(envelope::encode_base64(bytes.as_bytes()))
 }
 
 /// Encodes `value` as `json.dumps` does, if it consists of nothing but plain values.

@@ -33,7 +33,7 @@ mod _rust {
     #[pymodule_export]
     use crate::decode::{PyDecodeError, PyDelivery, decode_envelope, loads};
     #[pymodule_export]
-    use crate::encode::{PyJsonText, dumps};
+    use crate::encode::{PyJsonText, dumps, encode_base64};
     #[pymodule_export]
     use crate::event_log::PyEventLog;
     #[pymodule_export]

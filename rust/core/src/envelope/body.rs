@@ -32,6 +32,12 @@ impl BodyEncoding {
     }
 }
 
+/// The base64 of `body`, as `base64.b64encode` has it.
+#[must_use]
+pub fn encode_base64(body: &[u8]) -> String {
+    STANDARD.encode_to_string(body)
+}
+
 /// A body whose decoded length is known.
 ///
 /// Its base64 is stricter than Python's `base64.b64decode`, which skips characters outside the

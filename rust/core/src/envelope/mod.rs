@@ -12,7 +12,7 @@
 
 mod body;
 
-pub use body::{Body, BodyEncoding};
+pub use body::{Body, BodyEncoding, encode_base64};
 
 use crate::message::{DecodeError, DecodeErrorKind, Reader, json};
 

@@ -2,12 +2,15 @@
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// Bytes that are looked at together, without a branch for each.
+const BLOCK: usize = 32;
+
 /// Appends `text` to `out`, quoted.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text;
-    while let Some(index) = rest.bytes().position(needs_escape) {
+    while let Some(index) = first_to_escape(rest.as_bytes()) {
         let (plain, special) = rest.split_at(index);
         out.extend_from_slice(plain.as_bytes());
         let mut characters = special.chars();
@@ -18,6 +21,16 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     }
     out.extend_from_slice(rest.as_bytes());
     out.push(b'"');
+}
+
+fn first_to_escape(text: &[u8]) -> Option<usize> {
+    let plain = text
+        .chunks_exact(BLOCK)
+        .take_while(|block| !block.iter().fold(false, |any, byte| any | needs_escape(*byte)))
+        .count();
+    let start = plain * BLOCK;
+    let index = text[start..].iter().copied().position(needs_escape)?;
+    Some(start + index)
 }
 
 /// Whether a byte of a text is not written as it is.
