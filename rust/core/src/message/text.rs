@@ -26,7 +26,11 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 fn first_to_escape(text: &[u8]) -> Option<usize> {
     let plain = text
         .chunks_exact(BLOCK)
-        .take_while(|block| !block.iter().fold(false, |any, byte| any | needs_escape(*byte)))
+        .take_while(|block| {
+            !block
+                .iter()
+                .fold(false, |any, byte| any | needs_escape(*byte))
+        })
         .count();
     let start = plain * BLOCK;
     let index = text[start..].iter().copied().position(needs_escape)?;
