@@ -348,6 +348,9 @@ class EventLog:
         Args:
             head: The text of the object; an empty one for none, and no events.
             until: Seconds since the epoch, from which that is not so any more.
+
+        Raises:
+            ValueError: The head is neither empty nor an object with members.
         """
 
     def record(self, kind: str, uuid: Any, fields: dict[str, Any] | None = None, /) -> bool:

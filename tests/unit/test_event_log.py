@@ -78,6 +78,13 @@ def test_the_first_event_of_a_group_is_left_to_whoever_sees_to_its_sending() -> 
     assert events == []
 
 
+@pytest.mark.parametrize("head", ["{}", "}", "[1]", "null"])
+def test_a_head_is_an_object_with_members(head: str) -> None:
+    _, log = make()
+    with pytest.raises(ValueError, match="no JSON object with members"):
+        log.begin(head, time.time() + 60)
+
+
 def test_nothing_is_recorded_before_it_begins_or_when_its_time_is_over() -> None:
     events: list[Any] = [{}]
     log = _rust.EventLog(events, LamportClock())

@@ -116,7 +116,6 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
-        self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("trace", lambda: tracing.speed_up(self.app))
         super().update_strategies()
         self._turn_on("strategy", self._use_strategies)
@@ -132,7 +131,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         return declined
 
     def start_batching(self) -> None:
-        """Take messages many at a time from now on, where that can be done."""
+        """Take messages and send events many at a time from now on, where that can be done."""
+        self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
         self._turn_on("transport", self._start_popping)
 
     def _start_popping(self) -> str | Callable[[], Any] | None:

@@ -22,7 +22,7 @@ from dateutil.tz import UTC
 
 from hybrid.transports import amqp_message
 from hybrid.transports.message import OurMessage
-from hybrid.worker.events import recorder, takes_tasks
+from hybrid.worker.events import takes_tasks
 from hybrid.worker.job import Job
 
 logger = get_logger("celery.worker.request")
@@ -85,8 +85,6 @@ class Request(celery_request.Request):  # type: ignore[misc]
     _app: ClassVar[Any]
     _task: ClassVar[Any]
     _hostname: ClassVar[str]
-    #: See :func:`hybrid.worker.events.recorder`.
-    _record: ClassVar[Callable[..., bool]]
     _connection_errors: ClassVar[Sequence[type[BaseException]]]
     _utc: ClassVar[bool]
     _trace: ClassVar[Callable[..., Any]]
@@ -259,13 +257,10 @@ class Request(celery_request.Request):  # type: ignore[misc]
     def send_event(self, type: str, **fields: Any) -> None:
         """Send an event of this task, if anybody wants it."""
         eventer = self._eventer
-        if (
-            eventer
-            and self._task.send_events
-            and takes_tasks(eventer)
-            and not self._record(type, self.id, fields)
-        ):
-            eventer.send(type, uuid=self.id, **fields)
+        if eventer and self._task.send_events and takes_tasks(eventer):
+            record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
+            if record is None or not record(type, self.id, fields):
+                eventer.send(type, uuid=self.id, **fields)
 
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:
@@ -291,7 +286,6 @@ def specialised(task: Any, app: Any, consumer: Any) -> type[Request]:
         "_app": app,
         "_task": task,
         "_hostname": consumer.hostname,
-        "_record": staticmethod(recorder(consumer.event_dispatcher)),
         "_connection_errors": consumer.connection_errors,
         "_utc": app.uses_utc_timezone(),
         "_trace": staticmethod(

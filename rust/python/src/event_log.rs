@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
@@ -32,10 +33,19 @@ impl PyEventLog {
     }
 
     /// Begins each event with the members of `head`, an object's text, until that time.
-    fn begin(&mut self, head: &str, until: f64) {
-        let members = head.strip_suffix('}').filter(|members| members.len() > 1);
-        members.unwrap_or_default().clone_into(&mut self.head);
+    fn begin(&mut self, head: &str, until: f64) -> PyResult<()> {
+        let members = match head.strip_suffix('}') {
+            Some(members) if members.len() > 1 => members,
+            None if head.is_empty() => "",
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "{head:?} is no JSON object with members"
+                )));
+            }
+        };
+        members.clone_into(&mut self.head);
         self.until = until;
+        Ok(())
     }
 
     #[pyo3(signature = (kind, uuid, fields=None, /))]
