@@ -316,9 +316,9 @@ def dumps(value: Any, /) -> str | None:
 
 @final
 class JsonText:
-    """The text of a JSON object, which :func:`dumps` takes into others as it is.
+    """A JSON text, which :func:`dumps` takes into others as it is.
 
-    ``str`` returns it. kombu's own encoder asks ``__json__`` for the object. Safe to use from any
+    ``str`` returns it. kombu's own encoder asks ``__json__`` for the value. Safe to use from any
     thread.
     """
 
@@ -334,14 +334,17 @@ def encode_base64(body: Any, /) -> str | None:
 
 @final
 class EventLog:
-    """Where the JSON texts of tasks' events go, each with the worker's time and logical clock.
+    """The JSON text of tasks' events, each with the worker's time and logical clock.
+
+    ``len`` returns how many there are. Belongs to one thread.
 
     Args:
-        events: Gets the events. Belongs to one thread, as this does.
-        clock: Counts them, by its attribute ``value``.
+        clock: Counts the events, by its attribute ``value``.
+        wake: Called without arguments after the first event has been added.
+        limit: How many events there are at most.
     """
 
-    def __new__(cls, events: list[Any], clock: Any) -> EventLog: ...
+    def __new__(cls, clock: Any, wake: Callable[[], object], limit: int) -> EventLog: ...
     def begin(self, head: str, until: float) -> None:
         """Begin each event with the members of an object that is the same for all.
 
@@ -353,17 +356,21 @@ class EventLog:
             ValueError: The head is neither empty nor an object with members.
         """
 
-    def record(self, kind: str, uuid: Any, fields: dict[str, Any] | None = None, /) -> bool:
-        """Add an event, unless it is the first one or :func:`dumps` knows no encoding of it.
+    def record(self, kind: str, fields: dict[str, Any], /) -> bool:
+        """Add an event, unless there is no room or :func:`dumps` knows no encoding of it.
 
         Args:
             kind: The event's ``type``.
-            uuid: The task's id.
             fields: What else it has, but for ``clock``, ``timestamp`` and the members of the head.
 
         Returns:
             Whether that was done.
         """
+
+    def take(self) -> JsonText | None:
+        """Return the list of all events, which are forgotten; ``None`` if there are none."""
+
+    def __len__(self) -> int: ...
 
 @final
 class Packing:

@@ -42,6 +42,18 @@ def test_plain_values_are_written_as_by_python(value: Any) -> None:
     assert _rust.dumps(value) == json.dumps(value)
 
 
+@given(st.integers(-(2**53), 2**53), st.integers(0, 30), st.integers(-12, 30))
+def test_floats_are_written_as_by_python(whole: int, halvings: int, tens: int) -> None:
+    # Two shortest texts can be equally near to a number with few digits behind the binary point.
+    exact, scaled = whole / 2**halvings, whole * 10.0**tens
+    assert _rust.dumps([exact, scaled]) == json.dumps([exact, scaled])
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1e-5, -9.9999e-5, 1e-4, 1e16, 1e100, 5e-324])
+def test_exponents_are_written_as_by_python(value: float) -> None:
+    assert _rust.dumps(value) == json.dumps(value)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from typing import Any
 
 import pytest
@@ -17,81 +16,100 @@ from test_encoding import PLAIN
 from hybrid import _rust
 
 COMMON = {"hostname": "celery@kühl", "utcoffset": 0, "pid": 17}
-OWN = {*COMMON, "clock", "timestamp", "type", "uuid"}
+OWN = {*COMMON, "clock", "timestamp", "type"}
 FIELDS = st.dictionaries(st.text().filter(lambda name: name not in OWN), PLAIN, max_size=6)
 
 
-def make(clock: LamportClock | None = None) -> tuple[list[Any], _rust.EventLog]:
-    """Return a log that has begun, and the list that it adds to."""
-    events: list[Any] = [{"type": "task-received"}]
-    log = _rust.EventLog(events, clock or LamportClock())
+LIMIT = 5
+
+
+def make(clock: LamportClock | None = None) -> _rust.EventLog:
+    """Return a log that has begun."""
+    log = _rust.EventLog(clock or LamportClock(), lambda: None, LIMIT)
     log.begin(json.dumps(COMMON), time.time() + 60)
-    return events, log
+    return log
+
+
+def events_of(log: _rust.EventLog) -> list[dict[str, Any]]:
+    """Take the events of a log."""
+    events: list[dict[str, Any]] = json.loads(str(log.take()))
+    return events
 
 
 @given(FIELDS)
 def test_an_event_has_all_its_fields(fields: dict[str, Any]) -> None:
     clock = LamportClock(41)
-    events, log = make(clock)
-    task_id = str(uuid.uuid4())
+    log = make(clock)
     before = time.time()
-    assert log.record("task-started", task_id, fields)
+    assert log.record("task-started", fields)
     after = time.time()
-    event = json.loads(str(events[1]))
+    [event] = events_of(log)
     assert before <= event.pop("timestamp") <= after
     assert event == {
         **COMMON,
         "clock": 42,
         "type": "task-started",
-        "uuid": task_id,
         **json.loads(json.dumps(fields)),
     }
     assert clock.value == 42
 
 
-def test_events_are_part_of_the_texts_that_both_encoders_write() -> None:
-    events, log = make()
-    log.record("task-started", "id")
-    log.record("task-succeeded", "id", {"result": "'é'", "runtime": 1e-9})
-    text = _rust.dumps(events)
-    assert text is not None
-    assert json.loads(text) == json.loads(kombu_dumps(events))
-    assert [event["type"] for event in json.loads(text)] == [
-        "task-received",
-        "task-started",
-        "task-succeeded",
-    ]
+def test_what_is_taken_is_the_text_that_both_encoders_write() -> None:
+    log = make()
+    log.record("task-started", {"uuid": "id"})
+    log.record("task-succeeded", {"uuid": "id", "result": "'é'", "runtime": 1e-9})
+    group = log.take()
+    assert _rust.dumps(group) == str(group)
+    events = json.loads(str(group))
+    assert events == json.loads(kombu_dumps(group))
+    assert [event["type"] for event in events] == ["task-started", "task-succeeded"]
+    assert [event["uuid"] for event in events] == ["id", "id"]
 
 
 @pytest.mark.parametrize("value", [{1}, b"bytes", 2**64, float("nan"), "\ud800"], ids=repr)
-def test_what_only_python_can_encode_is_left_to_it(value: Any) -> None:
-    events, log = make()
-    assert not log.record("task-failed", "id", {"exception": value})
-    assert not log.record("task-failed", value)
-    assert len(events) == 1
+def test_what_only_python_can_encode_leaves_no_trace(value: Any) -> None:
+    clock = LamportClock(41)
+    log = make(clock)
+    assert not log.record("task-failed", {"uuid": "id", "exception": value})
+    assert (len(log), clock.value) == (0, 41)
+    assert log.record("task-received", {"uuid": "id"})
+    assert not log.record("task-failed", {"uuid": value})
+    assert len(log) == 1
+    assert [event["type"] for event in events_of(log)] == ["task-received"]
 
 
-def test_the_first_event_of_a_group_is_left_to_whoever_sees_to_its_sending() -> None:
-    events, log = make()
-    events.clear()
-    assert not log.record("task-started", "id")
-    assert events == []
+def test_the_first_event_of_each_group_wakes_whoever_sends_them() -> None:
+    lengths: list[int] = []
+    log = _rust.EventLog(LamportClock(), lambda: lengths.append(len(log)), LIMIT)
+    log.begin(json.dumps(COMMON), time.time() + 60)
+    for _ in range(2):
+        log.record("task-started", {})
+        log.record("task-succeeded", {})
+        log.take()
+    assert lengths == [1, 1]
+
+
+def test_a_group_has_a_limit() -> None:
+    log = make()
+    recorded = [log.record("task-sent", {"uuid": str(number)}) for number in range(LIMIT + 1)]
+    assert recorded == [True] * LIMIT + [False]
+    assert [event["uuid"] for event in events_of(log)] == ["0", "1", "2", "3", "4"]
+    assert (len(log), log.take()) == (0, None)
+    assert log.record("task-sent", {})
 
 
 @pytest.mark.parametrize("head", ["{}", "}", "[1]", "null"])
 def test_a_head_is_an_object_with_members(head: str) -> None:
-    _, log = make()
     with pytest.raises(ValueError, match="no JSON object with members"):
-        log.begin(head, time.time() + 60)
+        make().begin(head, time.time() + 60)
 
 
 def test_nothing_is_recorded_before_it_begins_or_when_its_time_is_over() -> None:
-    events: list[Any] = [{}]
-    log = _rust.EventLog(events, LamportClock())
-    assert not log.record("task-started", "id")
+    log = _rust.EventLog(LamportClock(), lambda: None, LIMIT)
+    assert not log.record("task-started", {})
     log.begin(json.dumps(COMMON), time.time() - 1)
-    assert not log.record("task-started", "id")
+    assert not log.record("task-started", {})
     log.begin("", time.time() + 60)
-    assert not log.record("task-started", "id")
+    assert not log.record("task-started", {})
     log.begin(json.dumps(COMMON), time.time() + 60)
-    assert log.record("task-started", "id")
+    assert log.record("task-started", {})

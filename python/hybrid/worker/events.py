@@ -6,6 +6,7 @@ receiver of events understands, and does so under prefork. Its green pools send 
 
 from __future__ import annotations
 
+from collections import deque
 from time import time
 from typing import Any
 
@@ -16,7 +17,7 @@ from celery.utils.log import get_logger
 from kombu.clocks import LamportClock
 
 from hybrid import patching
-from hybrid._rust import EventLog
+from hybrid._rust import EventLog, JsonText
 from hybrid.hubs.base import Hub
 from hybrid.transports.message import encode_json
 from hybrid.worker.producers import Producer
@@ -56,9 +57,9 @@ def gather(dispatcher: Any, hub: Hub) -> str | None:
     dispatcher.buffer_group = frozenset({_GROUP})
     dispatcher.buffer_limit = float("inf")  # Celery's own flush, in the middle of a task
     buffer = _Buffer(dispatcher, hub)
-    dispatcher.on_send_buffered = buffer.schedule_flush
+    dispatcher.on_send_buffered = buffer.take_over
     dispatcher.send = buffer.send
-    dispatcher.record = buffer.log.record  # at half the cost, for whoever has asked `takes_tasks`
+    dispatcher.record = buffer.log.record  # for whoever has asked `takes_tasks`, at half the cost
     buffer.use_own_producer()
     dispatcher.on_enabled.add(buffer.use_own_producer)
     return None
@@ -72,10 +73,9 @@ class _Buffer:
         self._hub = hub
         self._is_flushing = False
         self._next_minute = 0.0
-        #: What is the same for all events of a minute.
-        self._common: dict[str, Any] = {}
-        #: For the events after the first one that waits.
-        self.log = EventLog(dispatcher._group_buffer[_GROUP], dispatcher.clock)
+        self._groups: deque[list[Any] | JsonText] = deque()
+        #: The events after those groups.
+        self.log = EventLog(dispatcher.clock, self._schedule_flush, GROUP_LIMIT)
 
     def use_own_producer(self) -> None:
         """Encode events in Rust."""
@@ -85,57 +85,63 @@ class _Buffer:
     def send(self, type: str, **fields: Any) -> Any:
         """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
         dispatcher = self._dispatcher
-        if not type.startswith("task-") or not _OPTIONS.isdisjoint(fields):
-            return EventDispatcher.send(dispatcher, type, **fields)
-        if not takes_tasks(dispatcher):
-            return None
-        now = time()
-        if now >= self._next_minute:  # Celery asks for the time zone each time
-            self._next_minute = (now // 60 + 1) * 60
-            self._begin_minute()
-        event = {
-            **self._common,
-            "clock": self._forward(dispatcher.clock),
-            "timestamp": now,
-            **fields,
-            "type": type,
-        }
-        dispatcher._group_buffer[_GROUP].append(event)
-        self.schedule_flush()
-        return None
+        if type.startswith("task-") and _OPTIONS.isdisjoint(fields):
+            if not takes_tasks(dispatcher):
+                return None
+            now = time()
+            if now >= self._next_minute:  # Celery asks for the time zone each time
+                self._next_minute = (now // 60 + 1) * 60
+                self._begin_minute()
+            if len(self.log) >= GROUP_LIMIT:
+                self._end_group()
+            if self.log.record(type, fields):
+                return None
+        return EventDispatcher.send(dispatcher, type, **fields)
 
     def _begin_minute(self) -> None:
         dispatcher = self._dispatcher
-        self._common = {
-            "hostname": dispatcher.hostname,
-            "utcoffset": celery_dispatcher.utcoffset(),
-            "pid": dispatcher.pid,
-        }
         if dispatcher.serializer == "json" and type(dispatcher.clock) is LamportClock:
-            self.log.begin(encode_json(self._common) or "", self._next_minute)
+            common = {
+                "hostname": dispatcher.hostname,
+                "utcoffset": celery_dispatcher.utcoffset(),
+                "pid": dispatcher.pid,
+            }
+            self.log.begin(encode_json(common) or "", self._next_minute)
 
-    def _forward(self, clock: Any) -> int:
-        if type(clock) is not LamportClock or not self._hub.in_thread():
-            value: int = clock.forward()
-            return value
-        # What its lock is for: nobody else of this thread runs in between.
-        clock.value += 1
-        return int(clock.value)
+    def _end_group(self) -> None:
+        group = self.log.take()
+        if group is not None:
+            self._groups.append(group)
 
-    def schedule_flush(self) -> None:
+    def take_over(self) -> None:
+        """Take over what Celery's own code has buffered: events that only it can encode."""
+        self._end_group()
+        last = self._groups[-1] if self._groups else None
+        if type(last) is not list or len(last) >= GROUP_LIMIT:
+            last = []
+            self._groups.append(last)
+        buffer = self._dispatcher._group_buffer[_GROUP]
+        last.extend(buffer)
+        buffer.clear()
+        self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
         """Flush when this turn of the hub is over."""
-        if not self._is_flushing:
+        if not self._hub.in_thread():
+            self._hub.call_soon_threadsafe(self._schedule_flush)
+        elif not self._is_flushing:
             self._is_flushing = True
             self._hub.spawn(self._flush)
 
     def _flush(self) -> None:
         dispatcher = self._dispatcher
-        buffer = dispatcher._group_buffer[_GROUP]
         try:
-            while buffer:
+            while self._has_events:
                 with dispatcher.mutex:
                     # Publishing switches, and more events are buffered meanwhile.
-                    group, buffer[:GROUP_LIMIT] = buffer[:GROUP_LIMIT], []
+                    if not self._groups:
+                        self._end_group()
+                    group = self._groups.popleft()
                     dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
@@ -143,5 +149,9 @@ class _Buffer:
                 logger.exception("Events of tasks were not sent")
         finally:
             self._is_flushing = False
-            if buffer:
-                self.schedule_flush()
+            if self._has_events:
+                self._schedule_flush()
+
+    @property
+    def _has_events(self) -> bool:
+        return bool(self._groups or len(self.log))

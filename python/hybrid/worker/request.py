@@ -258,9 +258,10 @@ class Request(celery_request.Request):  # type: ignore[misc]
         """Send an event of this task, if anybody wants it."""
         eventer = self._eventer
         if eventer and self._task.send_events and takes_tasks(eventer):
+            fields["uuid"] = self.id
             record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
-            if record is None or not record(type, self.id, fields):
-                eventer.send(type, uuid=self.id, **fields)
+            if record is None or not record(type, fields):
+                eventer.send(type, **fields)
 
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:

@@ -10,9 +10,6 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 /// How deep values may nest: below any recursion limit in use.
 const MAX_DEPTH: u8 = 200;
 
-/// Whole powers of ten between which Python writes floats without an exponent, as Rust does.
-const PLAIN_FLOATS: std::ops::Range<f64> = 1e-4..1e16;
-
 /// A JSON text that becomes part of others as it is.
 #[pyclass(name = "JsonText", module = "hybrid._rust", frozen)]
 pub(crate) struct PyJsonText(pub(crate) String);
@@ -76,17 +73,43 @@ pub(crate) fn write(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: u8) -> O
         let value = number.value();
         // Python has names for the others that JSON does not have.
         value.is_finite().then_some(())?;
-        if PLAIN_FLOATS.contains(&value) {
-            write!(out, "{value:?}").ok()?;
-        } else {
-            out.extend_from_slice(number.repr().ok()?.to_str().ok()?.as_bytes());
-        }
+        write_float(out, value);
     } else if let Ok(text) = value.cast_exact::<PyJsonText>() {
         out.extend_from_slice(text.get().0.as_bytes());
     } else {
         return None;
     }
     Some(())
+}
+
+/// Writes what `float.__repr__` returns.
+pub(crate) fn write_float(out: &mut Vec<u8>, value: f64) {
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let mut buffer = ryu::Buffer::new();
+    let text = buffer.format_finite(value.abs());
+    // Python has exponents from -5 on, and they have a sign and two digits at least.
+    if let Some(digits) = text.strip_prefix("0.0000") {
+        let (first, rest) = digits.split_at(1);
+        let point = if rest.is_empty() { "" } else { "." };
+        extend(out, &[first, point, rest, "e-05"]);
+    } else if let Some((digits, exponent)) = text.split_once('e') {
+        let (sign, exponent) = match exponent.strip_prefix('-') {
+            Some(exponent) => ("e-", exponent),
+            None => ("e+", exponent),
+        };
+        let zero = if exponent.len() < 2 { "0" } else { "" };
+        extend(out, &[digits, sign, zero, exponent]);
+    } else {
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn extend(out: &mut Vec<u8>, parts: &[&str]) {
+    for part in parts {
+        out.extend_from_slice(part.as_bytes());
+    }
 }
 
 fn deeper(depth: u8) -> Option<u8> {
