@@ -236,6 +236,11 @@ class Outbox:
             if waiter.greenlet is not None:
                 waiter.greenlet.switch()
 
+    def _end_blocking(self) -> None:
+        self._is_blocked = False
+        if self._queue or self._ackers or self._waiting:
+            self._schedule()
+
     def _expire(self, waiter: _Waiter) -> None:
         if not waiter.is_done:
             self.fail(socket.timeout("timed out"))
@@ -261,7 +266,8 @@ class Outbox:
         except Exception as exc:
             self.fail(exc)
         finally:
-            self._is_blocked = False
+            # Those who have waited go on before anybody who sends without waiting.
+            self._hub.call_soon(self._end_blocking)
 
 
 class Collector:

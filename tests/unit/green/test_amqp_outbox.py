@@ -1,0 +1,88 @@
+"""What is written to an AMQP broker stays in order when the socket is full."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from hybrid.hubs.base import Hub
+from hybrid.transports.amqp_outbox import Outbox
+
+#: More than the buffers of a socket take.
+MUCH = b"x" * 8_000_000
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, brokers = socket.socketpair()
+    with ours, brokers:
+        yield ours, brokers
+
+
+def make(hub: Hub, ours: socket.socket) -> Outbox:
+    """Return an outbox that writes to one end of a pair."""
+
+    def broken(exc: BaseException) -> None:
+        raise AssertionError("broken") from exc
+
+    return Outbox(hub, lambda: ours, lambda: None, broken)
+
+
+def read(brokers: socket.socket, size: int) -> bytes:
+    """Read from the broker's end."""
+    chunks = []
+    while size:
+        chunk = brokers.recv(size)
+        chunks.append(chunk)
+        size -= len(chunk)
+    return b"".join(chunks)
+
+
+def test_nobody_sends_ahead_of_those_who_wait_for_a_full_socket(
+    hub: Hub, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, brokers = sockets
+    outbox = make(hub, ours)
+    order: list[str] = []
+
+    def wait() -> None:
+        outbox.post(MUCH)
+        outbox.wait()
+        order.append("waited")
+
+    def send() -> None:
+        if "sent" not in order:
+            if outbox.send_now():
+                order.append("sent")
+            else:
+                hub.call_soon(send)
+
+    hub.spawn(wait)
+    hub.sleep(0.05)
+    hub.call_soon(send)
+    assert read(brokers, len(MUCH)) == MUCH
+    hub.sleep(0.05)
+    assert order == ["waited", "sent"]
+
+
+def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
+    hub: Hub, sockets: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, brokers = sockets
+    outbox = make(hub, ours)
+    sent: list[bytes] = []
+
+    def write(data: bytes) -> None:
+        outbox.write(data)
+        sent.append(data[-1:])
+        outbox.post(data[-1:])
+
+    for data in (MUCH + b"a", b"b", b"c"):
+        hub.spawn(write, data)
+    hub.sleep(0.05)
+    assert sent == []
+    assert read(brokers, len(MUCH) + 6) == MUCH + b"abcabc"
+    assert sent == [b"a", b"b", b"c"]
+    assert outbox.send_now()
