@@ -105,6 +105,8 @@ def test_a_head_is_an_object_with_members(head: str) -> None:
 
 
 def test_nothing_is_recorded_before_it_begins_or_when_its_time_is_over() -> None:
+    not_begun = _rust.EventLog(object(), lambda: None, LIMIT)  # a clock of somebody's own
+    assert not not_begun.record("task-started", {})
     log = _rust.EventLog(LamportClock(), lambda: None, LIMIT)
     assert not log.record("task-started", {})
     log.begin(json.dumps(COMMON), time.time() - 1)

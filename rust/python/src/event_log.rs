@@ -63,6 +63,9 @@ impl PyEventLog {
         fields: &Bound<'_, PyDict>,
     ) -> PyResult<bool> {
         let py = slf.py();
+        if slf.borrow().head.is_empty() {
+            return Ok(false);
+        }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64());
@@ -107,7 +110,7 @@ impl PyEventLog {
         now: f64,
         clock: i64,
     ) -> usize {
-        if self.head.is_empty() || now >= self.until || self.count >= self.limit {
+        if now >= self.until || self.count >= self.limit {
             return 0;
         }
         let written = self.group.len();
