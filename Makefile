@@ -36,7 +36,9 @@ $(VENV)/.demo: $(DIST)/.wheel
 	$(BIN)/python -m pip install --quiet '$(CELERY)' gevent redis hiredis -r examples/feed_crawler/requirements.txt
 	touch $@
 
+# Dependency groups need pip 25.1, and an environment that was there before may have an older one.
 $(VENV)/.test: $(DIST)/.wheel pyproject.toml
+	$(BIN)/python -m pip install --quiet 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps $(DIST)/*.whl
 	$(BIN)/python -m pip install --quiet '$(CELERY)' --group test -r examples/feed_crawler/requirements.txt
 	touch $@
