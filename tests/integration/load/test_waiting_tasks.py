@@ -13,7 +13,7 @@ from harness.worker import StartWorker, Worker
 
 TASKS = 50_000
 LIMIT = 500
-LEAD = 60.0
+LEAD = 120.0
 """Seconds until they are due: time for an ordinary client to send them."""
 
 
