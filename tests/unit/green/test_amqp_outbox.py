@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from typing import Callable
 
 import pytest
 
@@ -41,7 +42,10 @@ def read(brokers: socket.socket, size: int) -> bytes:
 
 
 def test_nobody_sends_ahead_of_those_who_wait_for_a_full_socket(
-    hub: Hub, sockets: tuple[socket.socket, socket.socket]
+    hub: Hub,
+    sockets: tuple[socket.socket, socket.socket],
+    until: Callable[..., None],
+    turns: Callable[..., None],
 ) -> None:
     ours, brokers = sockets
     outbox = make(hub, ours)
@@ -60,15 +64,15 @@ def test_nobody_sends_ahead_of_those_who_wait_for_a_full_socket(
                 hub.call_soon(send)
 
     hub.spawn(wait)
-    hub.sleep(0.05)
+    turns()
     hub.call_soon(send)
     assert read(brokers, len(MUCH)) == MUCH
-    hub.sleep(0.05)
+    until(lambda: len(order) == 2)
     assert order == ["waited", "sent"]
 
 
 def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
-    hub: Hub, sockets: tuple[socket.socket, socket.socket]
+    hub: Hub, sockets: tuple[socket.socket, socket.socket], turns: Callable[..., None]
 ) -> None:
     ours, brokers = sockets
     outbox = make(hub, ours)
@@ -81,7 +85,7 @@ def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
 
     for data in (MUCH + b"a", b"b", b"c"):
         hub.spawn(write, data)
-    hub.sleep(0.05)
+    turns()
     assert sent == []
     assert read(brokers, len(MUCH) + 6) == MUCH + b"abcabc"
     assert sent == [b"a", b"b", b"c"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Callable
 
 import kombu
 import pytest
@@ -37,6 +37,12 @@ def listen(made: Any) -> kombu.Queue:
     return bound
 
 
+def groups(queue: Any) -> Iterator[list[dict[str, Any]]]:
+    """Take the groups of events that a queue has."""
+    while (message := queue.get(no_ack=True)) is not None:
+        yield message.payload
+
+
 def waiting(made: Any) -> int:
     """Return how many events have been recorded and wait."""
     return len(made.record.__self__)
@@ -64,20 +70,17 @@ def test_after_a_reconnect_events_go_to_the_dispatcher_that_the_request_has_now(
     assert (waiting(before), waiting(after)) == (2, 1)
 
 
-def test_events_that_only_celery_can_encode_keep_their_place(app: Celery, hub: Hub) -> None:
+def test_events_that_only_celery_can_encode_keep_their_place(
+    app: Celery, hub: Hub, turns: Callable[..., None]
+) -> None:
     made = dispatcher(app, hub)
     queue = listen(made)
     odd = uuid.uuid4()
     for number, value in enumerate([0, odd, odd, 1, 2, odd, 3]):
         made.send("task-custom", uuid="id", number=number, value=value)
     made.send("task-custom", uuid="id", number=7, retry=True)
-    hub.sleep(0.1)
-
-    def groups() -> Iterator[list[dict[str, Any]]]:
-        while (message := queue.get(no_ack=True)) is not None:
-            yield message.payload
-
-    seen = list(groups())
+    turns()
+    seen = list(groups(queue))
     assert [[event["number"] for event in group] for group in seen] == [
         [0],
         [1, 2],
@@ -90,13 +93,15 @@ def test_events_that_only_celery_can_encode_keep_their_place(app: Celery, hub: H
     assert clocks == sorted(set(clocks))
 
 
-def test_more_events_than_a_message_takes_go_out_in_several(app: Celery, hub: Hub) -> None:
+def test_more_events_than_a_message_takes_go_out_in_several(
+    app: Celery, hub: Hub, turns: Callable[..., None]
+) -> None:
     made = dispatcher(app, hub)
     queue = listen(made)
     count = 2 * events.GROUP_LIMIT + 1
     for number in range(count):
         made.send("task-custom", uuid="id", number=number)
-    hub.sleep(0.5)
-    groups = [queue.get(no_ack=True).payload for _ in range(3)]
-    assert [len(group) for group in groups] == [events.GROUP_LIMIT, events.GROUP_LIMIT, 1]
-    assert [event["number"] for group in groups for event in group] == list(range(count))
+    turns()
+    seen = list(groups(queue))
+    assert [len(group) for group in seen] == [events.GROUP_LIMIT, events.GROUP_LIMIT, 1]
+    assert [event["number"] for group in seen for event in group] == list(range(count))
