@@ -299,6 +299,32 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         if self.window.settle(delivery_tag):
             connection.outbox.expect_acks(self)
 
+    def ack_together(self, messages: list[Message]) -> list[bool]:
+        """Acknowledge messages in one write, and tell which of them that was possible for.
+
+        The others are as they were: where the socket takes nothing, each has to wait by itself.
+        """
+        connection = self.connection
+        if connection is None or self.no_ack_consumers:
+            return [False] * len(messages)
+        # The tags of an earlier generation are those of other messages now.
+        acknowledged = [
+            message._state == "RECEIVED" and message.generation == self.generation
+            for message in messages
+        ]
+        ours = [message for message, can in zip(messages, acknowledged) if can]
+        settled = [self.window.settle(message.delivery_tag) for message in ours]
+        if any(settled):
+            try:
+                connection.outbox.expect_acks(self)
+            except Exception:
+                return [False] * len(messages)
+        if not connection.outbox.send_now():
+            return [False] * len(messages)
+        for message in ours:
+            message._state = "ACK"
+        return acknowledged
+
     def take_acks(self) -> bytes:
         """Return the frames that acknowledge what has been settled since the last call."""
         acks = self.window.flush()

@@ -69,11 +69,14 @@ class OurMessage:
     """What our messages do otherwise than kombu's, whose class comes behind this one."""
 
     _decoded_cache: Any
+    _state: str
     accept: Any
     ack_log_error: Callable[..., None]
     body: Any
+    channel: Any
     content_encoding: Any
     content_type: Any
+    delivery_tag: Any
 
     def decode(self) -> Any:
         """Return the decoded body, and remember it."""

@@ -26,7 +26,7 @@ from hybrid import hubs
 from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
 from hybrid.identifiers import uuid4
-from hybrid.transports.message import Message, decode_envelope, dumps
+from hybrid.transports.message import Message, OurMessage, decode_envelope, dumps
 from hybrid.transports.redis_pop import Popped, Popper
 from hybrid.transports.redis_qos import QoS
 
@@ -164,6 +164,24 @@ class Channel(redis.Channel):  # type: ignore[misc]
             return super().basic_get(queue, *args, **kwargs)
         except _NotAMessageError:
             return None
+
+    def ack_together(self, messages: list[OurMessage]) -> list[bool]:
+        """Acknowledge messages in one write, and tell which of them that was possible for.
+
+        The others are as they were. Blocks until the write is done.
+        """
+        qos = self.qos
+        if type(qos) is not QoS or self.no_ack_consumers:
+            return [False] * len(messages)
+        acknowledged = [message._state == "RECEIVED" for message in messages]
+        ours = [message for message, can in zip(messages, acknowledged) if can]
+        try:
+            qos.ack_many([message.delivery_tag for message in ours])
+        except Exception:
+            return [False] * len(messages)
+        for message in ours:
+            message._state = "ACK"
+        return acknowledged
 
     def encode_body(self, body: Any, encoding: str | None = None) -> Any:
         """Return the body as it travels, and the encoding."""

@@ -34,6 +34,8 @@ class QoS(redis.QoS):  # type: ignore[misc]
         #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
         self.room: Callable[[], int] | None = None
         self._recorded: set[str] = set()
+        # kombu marks what is settled and forgets it at the next message, for the sake of threads.
+        self._quick_ack = self._forget
         self._hub = hub
         self._acks: Gather[str] = Gather(hub, self._remove_many)
         self._restores: Gather[tuple[str, bool]] = Gather(hub, self._restore_many)
@@ -86,6 +88,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
         if delivery_tag in self._delivered:
             self._delivered[delivery_tag] = None
 
+    def _forget(self, delivery_tag: str) -> None:
+        self._delivered.pop(delivery_tag, None)
+
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""
         self._recorded.discard(delivery_tag)
@@ -95,6 +100,17 @@ class QoS(redis.QoS):  # type: ignore[misc]
         """Acknowledge one message."""
         self._remove(delivery_tag)
         self._quick_ack(delivery_tag)
+
+    def ack_many(self, delivery_tags: list[str]) -> None:
+        """Acknowledge messages, and return when that has been sent.
+
+        Raises:
+            redis.RedisError: It was not.
+        """
+        if delivery_tags:
+            self._remove_many(delivery_tags)
+            for tag in delivery_tags:
+                self._quick_ack(tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Reject one message."""

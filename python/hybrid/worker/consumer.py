@@ -138,11 +138,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel
         self.pool.before_start = None
-        if isinstance(channel, amqp.Channel):
-            self.pool.before_start = request.acknowledge_together
-            return None
-        if not isinstance(channel, redis.Channel):
+        if not isinstance(channel, (amqp.Channel, redis.Channel)):
             return f"not for the transport {self.conninfo.transport.driver_type}"
+        self.pool.before_start = request.acknowledge_together
+        if isinstance(channel, amqp.Channel):
+            return None
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
         channel.start_popping()

@@ -14,6 +14,7 @@ so a job has one outcome whatever comes together.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from contextvars import copy_context
 from time import monotonic
 from typing import Any, Callable, ClassVar
@@ -36,6 +37,7 @@ from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.worker.job import ENDED, KILLED, RUNNING, Callback, Job
 from hybrid.worker.timer import Timer, count_entries
+from hybrid.worker.waiting import Waiters
 
 logger = get_logger("celery.pool")
 
@@ -97,10 +99,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self.timeout = timeout
         self.soft_timeout = soft_timeout
         self._backlog: deque[Job] = deque()
-        #: Jobs that :attr:`before_start` has been told of, which start in this very turn.
-        self._ready: deque[Job] = deque()
-        #: Called in the hub with jobs that are about to start, and start whatever happens.
+        #: Called with jobs that are about to start, and start whatever happens. It may block.
         self.before_start: Callable[[list[Job]], None] | None = None
+        #: Jobs that it is being told of, and those that it has been told of, which are next.
+        self._announced: Sequence[Job] = ()
+        self._ready: deque[Job] = deque()
+        self._announcer: Greenlet | None = None
         self._idle: list[tuple[Greenlet, float]] = []
         self._busy = 0
         #: Jobs that may still start before the next dispatch.
@@ -113,8 +117,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._abandoned = 0
         self._dispatching = False
         self._held = False
-        self._joiners: set[Greenlet] = set()
-        self._waiters: set[Greenlet] = set()
+        self._joiners = Waiters(self.hub)
+        #: Those who wait for a job to be accepted or to end, and for the end of a dispatch.
+        self._progress = Waiters(self.hub)
+        self._turns = Waiters(self.hub)
         #: Pieces of the worker that run on our code, each with the reason why one does not, or
         #: with what tells it.
         self.accelerated: dict[str, Any] = {"pool": True, "timer": True}
@@ -135,12 +141,14 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Wait until all jobs have ended."""
         if worker_state.should_terminate:
             self.flush()
-        while self._busy or self._backlog or self._ready:
-            self._wait(self._joiners)
+        while self._has_jobs:
+            self._joiners.wait()
         self._timer.stop()
         for slot, _ in self._idle:
             self.hub.call_soon(slot.switch, _END)
         self._idle.clear()
+        if self._announcer is not None:
+            self.hub.call_soon(self._announcer.switch, _END)
 
     def flush(self) -> None:
         """Drop the jobs that have not started."""
@@ -149,7 +157,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "%s: dropping %d jobs that have not started", self.spelling, len(self._backlog)
             )
             self._backlog.clear()
-            self._wake(self._waiters)
+            self._progress.wake()
+            self._turns.wake()
             self._maybe_drained()
 
     def hold(self) -> None:
@@ -167,7 +176,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while len(self._backlog) > per_slot * max(self.limit, 1):
-            self._wait(self._waiters)
+            self._progress.wait()
 
     @property
     def is_supplied(self) -> bool:
@@ -180,16 +189,16 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while self.is_supplied:
-            self._wait(self._waiters)
+            self._turns.wait()
 
     def wait_for_progress(self, seconds: float) -> None:
         """Wait until a job has been accepted or has ended, at most ``seconds``.
 
         Blocks the calling greenlet, so never call it in the hub.
         """
-        alarm = self._timer.call_after(seconds, self._wake_now, (self._waiters,))
+        alarm = self._timer.call_after(seconds, self._progress.wake_now)
         try:
-            self._wait(self._waiters)
+            self._progress.wait()
         finally:
             alarm.cancel()
 
@@ -289,9 +298,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._limit_slab()
 
     def _limit_slab(self) -> None:
-        # After a shrink more jobs may run than the limit says, and one may be about to take
-        # its ticket.
-        self._slab.set_limit(max(self.limit, self._busy))
+        # After a shrink more jobs may run than the limit says, and some may be about to take
+        # their tickets.
+        coming = len(self._announced) + len(self._ready)
+        self._slab.set_limit(max(self.limit, self._busy + coming))
 
     @property
     def num_processes(self) -> int:
@@ -307,7 +317,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "limit": self.limit,
                 "running": self._busy,
                 "free": max(self.limit - self._busy, 0),
-                "waiting": len(self._backlog),
+                "waiting": len(self._backlog) + len(self._announced) + len(self._ready),
                 "timers": count_entries(self.hub),
                 "slots": self._slots,
                 "slots-created": self._slots_created,
@@ -325,20 +335,30 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     # -- in the hub
 
+    @property
+    def _has_jobs(self) -> bool:
+        return bool(self._busy or self._backlog or self._announced or self._ready)
+
     def _schedule_dispatch(self) -> None:
-        if self._dispatching:
-            return
-        if self._ready or (self._backlog and self._busy < self.limit and not self._held):
+        if not self._dispatching and (self._ready or (self._room > 0 and not self._announced)):
             self._dispatching = True
             self.hub.call_soon(self._dispatch)
+
+    @property
+    def _room(self) -> int:
+        """How many of the waiting jobs may start."""
+        if self._held:
+            return 0
+        free: int = self.limit - self._busy - len(self._ready)
+        return min(len(self._backlog), free)
 
     def _dispatch(self) -> None:
         """Give waiting jobs to slots. Runs in the hub."""
         self._budget = TURN_BUDGET
         idle = self._idle
         try:
-            if self.before_start is not None:
-                self._prepare(self.before_start)
+            if self.before_start is not None and not self._announced and self._room > 0:
+                self._announce()
             while (job := self._take_next()) is not None:
                 if idle:
                     idle.pop()[0].switch(job)
@@ -350,28 +370,52 @@ class TaskPool(BasePool):  # type: ignore[misc]
         finally:
             self._dispatching = False
             self._schedule_dispatch()
-            self._wake(self._waiters)
+            self._turns.wake()
 
-    def _prepare(self, before_start: Callable[[list[Job]], None]) -> None:
-        """Announce the jobs that this turn has room for."""
+    def _announce(self) -> None:
+        """Tell :attr:`before_start` of the next jobs. They are ready now, unless it blocks."""
         backlog = self._backlog
-        count = min(len(backlog), self._budget, self.limit - self._busy)
-        if count > 0 and not self._held:
-            jobs = [backlog.popleft() for _ in range(count)]
-            self._ready.extend(jobs)
-            before_start(jobs)
+        self._announced = [backlog.popleft() for _ in range(min(self._room, TURN_BUDGET))]
+        if self._announcer is None:
+            self._announcer = self.hub.spawn(self._serve_announcements)
+        else:
+            self._announcer.switch(_RUN)
+
+    def _serve_announcements(self) -> None:
+        """Announce jobs until told to end. It runs in a greenlet of its own, as it may block."""
+        order: Any = _RUN
+        try:
+            while order is not _END:
+                if self._announced:
+                    self._announce_now()
+                order = self.hub.park()
+        finally:
+            self._announcer = None
+
+    def _announce_now(self) -> None:
+        try:
+            if self.before_start is not None:
+                self.before_start(list(self._announced))
+        except Exception:
+            logger.exception("%s: jobs start that could not be announced", self.spelling)
+        finally:
+            self._ready.extend(self._announced)
+            self._announced = ()
+            self._schedule_dispatch()
 
     def _take_next(self) -> Job | None:
         """Take the first of the waiting jobs, if one may start now."""
+        if not self._budget:
+            return None
         if self._ready:
-            self._budget -= 1
-            self._busy += 1
-            return self._ready.popleft()
-        if not (self._backlog and self._budget) or self._busy >= self.limit or self._held:
+            waiting = self._ready
+        elif self.before_start is None and self._room > 0:
+            waiting = self._backlog
+        else:
             return None
         self._budget -= 1
         self._busy += 1
-        return self._backlog.popleft()
+        return waiting.popleft()
 
     def _retire_idle(self) -> None:
         """End the slots that have had no job for a while."""
@@ -382,28 +426,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self.hub.call_soon(idle.pop(0)[0].switch, _END)
 
     def _maybe_drained(self) -> None:
-        if not (self._busy or self._backlog or self._ready):
-            self._wake(self._joiners)
-
-    def _wait(self, waiting: set[Greenlet]) -> None:
-        """Park in ``waiting`` until somebody wakes it."""
-        me = self.hub.current()
-        waiting.add(me)
-        try:
-            self.hub.park()
-        finally:
-            waiting.discard(me)
-
-    def _wake(self, waiting: set[Greenlet]) -> None:
-        """Let greenlets check again what they wait for."""
-        if waiting:
-            self.hub.call_soon(self._wake_now, waiting)
-
-    def _wake_now(self, waiting: set[Greenlet]) -> None:
-        # Whoever has left meanwhile waits for something else: a switch would confuse it.
-        for greenlet in tuple(waiting):
-            if greenlet in waiting:
-                greenlet.switch()
+        if not self._has_jobs:
+            self._joiners.wake()
 
     # -- in a slot
 
@@ -456,7 +480,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
-                self._wake(self._waiters)
+                self._progress.wake()
             if job.state is RUNNING:  # else it was revoked while Celery accepted it
                 if soft or hard:
                     # The broker may take its time over an acknowledgement: not the target's.
@@ -502,9 +526,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
         job.state = ENDED
         if self._backlog:
             self._schedule_dispatch()
-        elif not self._busy:
-            self._wake(self._joiners)
-        self._wake(self._waiters)
+        else:
+            self._maybe_drained()
+        self._progress.wake()
 
     # -- limits
 
@@ -583,11 +607,11 @@ def _check_seconds(which: str, seconds: Any) -> None:
         raise TypeError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
 
 
-class _End:
+class _Order:
     __slots__ = ()
 
 
-_END = _End()
+_RUN, _END = _Order(), _Order()
 
 #: What would end a worker process under prefork, and is reported as its loss.
 _LOST = (SystemExit, KeyboardInterrupt, GreenletExit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from time import monotonic, time
 from typing import Any, Callable, ClassVar
 from weakref import ref
 
@@ -17,10 +18,9 @@ from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as celery_request
 from celery.worker.state import revoked as revoked_tasks
-from celery.worker.state import task_ready
+from celery.worker.state import task_accepted, task_ready, total_count
 from dateutil.tz import UTC
 
-from hybrid.transports import amqp_message
 from hybrid.transports.message import OurMessage
 from hybrid.worker.events import takes_tasks
 from hybrid.worker.job import Job
@@ -29,28 +29,20 @@ logger = get_logger("celery.worker.request")
 
 
 def acknowledge_together(jobs: list[Job]) -> None:
-    """Acknowledge the messages of tasks that start in this turn of the hub, in one write.
+    """Acknowledge the messages of tasks that are about to start, in one write.
 
-    Without it, each would wait for that write by itself. Runs in the hub. What cannot be
-    acknowledged here is left to the request, which says why.
+    Without it, each would wait for that write by itself. What cannot be acknowledged here is left
+    to the request, which says why. Blocks until the write is done.
     """
-    acknowledged = []
+    by_channel: dict[Any, list[Request]] = {}
     for job in jobs:
         request = getattr(job.accept_callback, "__self__", None)
         if isinstance(request, Request) and request.gathers_its_ack:
-            try:
-                request._message.ack_soon()
-            except Exception:
-                continue
-            request.acknowledged = True
-            acknowledged.append(request)
-    if acknowledged:
-        connection = acknowledged[0]._message.channel.connection
-        if connection is None or not connection.outbox.send_now():
-            # Each waits for it after all.
-            for request in acknowledged:
-                request.acknowledged = False
-                request._message._state = "RECEIVED"
+            by_channel.setdefault(request._message.channel, []).append(request)
+    for channel, requests in by_channel.items():
+        acknowledged = channel.ack_together([request._message for request in requests])
+        for request, is_acknowledged in zip(requests, acknowledged):
+            request.acknowledged = is_acknowledged
 
 
 def parse_moment(text: Any) -> Any:
@@ -221,7 +213,8 @@ class Request(celery_request.Request):  # type: ignore[misc]
         """Whether it is acknowledged when it starts, and may be together with others."""
         return (
             not (self.acknowledged or self._task.acks_late)
-            and type(self._message) is amqp_message.Message
+            and isinstance(self._message, OurMessage)
+            and hasattr(self._message.channel, "ack_together")
         )
 
     def _acknowledge_late(self) -> None:
@@ -269,6 +262,19 @@ class Request(celery_request.Request):  # type: ignore[misc]
         except Exception:  # as Celery's consumer does, for which a lost ack is no lost task
             logger.exception("%s: the message was not settled", self.humaninfo())
 
+    def on_accepted(self, pid: int, time_accepted: float) -> None:
+        """Take note that the task starts now, in the job ``pid``."""
+        self.worker_pid = pid
+        self.time_start = time() - (monotonic() - time_accepted)
+        task_accepted(self, add_to_total_count=_count)
+        if not (self.acknowledged or self._acks_late):
+            self.acknowledge()
+        self.send_event("task-started")
+        if celery_request._does_debug:
+            logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
+        if self._terminate_on_ack is not None:
+            self.terminate(*self._terminate_on_ack)
+
     def on_success(self, failed__retval__runtime: tuple[Any, Any, Any], **kwargs: Any) -> Any:
         """Take note that the tracer is through with the task."""
         failed, retval, runtime = failed__retval__runtime
@@ -279,6 +285,12 @@ class Request(celery_request.Request):  # type: ignore[misc]
             self._acknowledge_late()
         self.send_event("task-succeeded", result=retval, runtime=runtime)
         return None
+
+
+def _count(accepted: dict[str, int]) -> None:
+    """Count tasks by name, as :meth:`collections.Counter.update` does in ten times as long."""
+    for name, number in accepted.items():
+        total_count[name] += number
 
 
 def specialised(task: Any, app: Any, consumer: Any) -> type[Request]:

@@ -341,6 +341,40 @@ def test_a_message_of_a_channel_that_was_closed_is_not_acknowledged(
     channel.basic_ack(left[0].delivery_tag)
 
 
+def test_messages_are_acknowledged_together_in_one_write(
+    connection: kombu.Connection, plain: kombu.Connection, queue: str
+) -> None:
+    publish(plain, queue, *range(20))
+    consumer, messages = consume(connection, queue)
+    drain_until(connection, messages, 20)
+    channel = consumer.channel
+    messages[3].ack()
+    before = writes(connection)
+    assert channel.ack_together(messages) == [number != 3 for number in range(20)]
+    assert writes(connection) == before + 1
+    assert all(message.acknowledged for message in messages)
+    assert channel.ack_together(messages) == [False] * 20
+    channel.close()
+    assert ready(plain, queue) == 0
+
+
+def test_what_cannot_be_acknowledged_together_is_left_as_it_was(
+    connection: kombu.Connection, plain: kombu.Connection, queue: str
+) -> None:
+    publish(plain, queue, *range(3))
+    consumer, messages = consume(connection, queue)
+    drain_until(connection, messages, 3)
+    channel = consumer.channel
+    with pytest.raises(NotFound):
+        channel.queue_declare("no such queue", passive=True)
+    # The channel has been opened again: the tags of these messages are those of others.
+    assert channel.ack_together(messages) == [False] * 3
+    assert not any(message.acknowledged for message in messages)
+    connection.close()
+    assert channel.ack_together(messages) == [False] * 3
+    assert ready(plain, queue) == 3
+
+
 def test_acks_reach_the_broker_before_the_connection_closes(
     hub: Hub, plain: kombu.Connection, queue: str
 ) -> None:

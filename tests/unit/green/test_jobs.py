@@ -504,3 +504,82 @@ def test_what_is_announced_starts_whatever_happens(make_pool: Any, apply: Any, u
     until(lambda: len(announced) == 10)
     until(lambda: all(outcome.is_over for outcome in outcomes))
     assert {tuple(outcome.names) for outcome in outcomes} == {("accept", "success")}
+
+
+def test_jobs_wait_for_an_announcement_that_blocks(
+    make_pool: Any, apply: Any, until: Any, turns: Any
+) -> None:
+    pool = make_pool(3)
+    announced: list[list[Any]] = []
+    told, gate = Event(), Event()
+
+    def announce(jobs: list[Any]) -> None:
+        announced.append(jobs)
+        told.wait()
+
+    pool.before_start = announce
+    order: list[int] = []
+    outcomes = [apply(pool, lambda n: (order.append(n), gate.wait()), n) for n in range(4)]
+    until(lambda: announced)
+    outcomes.append(apply(pool, order.append, 4))
+    turns()
+    info = pool.info
+    assert (order, info["running"], info["waiting"]) == ([], 0, 5)
+    assert [len(jobs) for jobs in announced] == [3]
+    told.set()
+    until(lambda: len(order) == 3)
+    assert pool.info["running"] == 3
+    gate.set()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert order == [0, 1, 2, 3, 4]
+    assert [job for jobs in announced for job in jobs] == [outcome.job for outcome in outcomes]
+
+
+def test_what_is_being_announced_starts_though_the_pool_shrinks_and_stops(
+    make_pool: Any, apply: Any, until: Any, turns: Any, hub: Hub
+) -> None:
+    pool = make_pool(4)
+    announced: list[Any] = []
+    told = Event()
+    pool.before_start = lambda jobs: (announced.extend(jobs), told.wait())
+    outcomes = [apply(pool, int) for _ in range(6)]
+    until(lambda: len(announced) == 4)
+    pool.shrink(3)
+    pool.close()  # drops the two that have not been announced
+    stopped: list[bool] = []
+    hub.spawn(lambda: (pool.stop(), stopped.append(True)))
+    turns()
+    assert not stopped
+    told.set()
+    until(lambda: stopped)
+    assert [tuple(outcome.names) for outcome in outcomes] == [("accept", "success")] * 4 + [()] * 2
+
+
+def test_jobs_start_though_they_could_not_be_announced(
+    make_pool: Any, apply: Any, until: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = make_pool(2)
+
+    def refuse(_: Any) -> None:
+        raise ValueError("no broker")
+
+    pool.before_start = refuse
+    outcomes = [apply(pool, int) for _ in range(3)]
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert "no broker" in caplog.text
+
+
+def test_slots_take_nothing_that_was_not_announced(make_pool: Any, apply: Any, until: Any) -> None:
+    pool = make_pool(2)
+    announced: list[Any] = []
+    started: list[Any] = []
+    pool.before_start = announced.extend
+    outcomes = []
+
+    def run(number: int) -> None:
+        started.append((outcomes[number].job in announced, len(announced) - number))
+
+    outcomes += [apply(pool, run, number) for number in range(50)]
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert all(known for known, _ in started)
+    assert max(ahead for _, ahead in started) <= 2  # and no more than could start
