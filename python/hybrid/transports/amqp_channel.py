@@ -302,7 +302,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     def ack_together(self, messages: list[Message]) -> list[bool]:
         """Acknowledge messages in one write, and tell which of them that was possible for.
 
-        The others are as they were: where the socket takes nothing, each has to wait by itself.
+        The others are as they were. Blocks until the write is done.
         """
         connection = self.connection
         if connection is None or self.no_ack_consumers:
@@ -317,10 +317,9 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         if any(settled):
             try:
                 connection.outbox.expect_acks(self)
+                connection.outbox.wait()
             except Exception:
                 return [False] * len(messages)
-        if not connection.outbox.send_now():
-            return [False] * len(messages)
         for message in ours:
             message._state = "ACK"
         return acknowledged

@@ -144,11 +144,6 @@ class Outbox:
         self._collect_acks()
         self.post(data)
 
-    def send_now(self) -> bool:
-        """Send everything at once, from the hub itself; tell whether the socket has taken it."""
-        self._flush()
-        return not self._is_blocked and self._error is None
-
     def check(self) -> None:
         """Raise what broke the connection, if something did."""
         if self._error is not None:
@@ -236,11 +231,6 @@ class Outbox:
             if waiter.greenlet is not None:
                 waiter.greenlet.switch()
 
-    def _end_blocking(self) -> None:
-        self._is_blocked = False
-        if self._queue or self._ackers or self._waiting:
-            self._schedule()
-
     def _expire(self, waiter: _Waiter) -> None:
         if not waiter.is_done:
             self.fail(socket.timeout("timed out"))
@@ -266,8 +256,9 @@ class Outbox:
         except Exception as exc:
             self.fail(exc)
         finally:
-            # Those who have waited go on before anybody who sends without waiting.
-            self._hub.call_soon(self._end_blocking)
+            self._is_blocked = False
+            if self._queue or self._ackers or self._waiting:
+                self._schedule()
 
 
 class Collector:

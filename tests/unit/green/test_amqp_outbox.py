@@ -41,36 +41,6 @@ def read(brokers: socket.socket, size: int) -> bytes:
     return b"".join(chunks)
 
 
-def test_nobody_sends_ahead_of_those_who_wait_for_a_full_socket(
-    hub: Hub,
-    sockets: tuple[socket.socket, socket.socket],
-    until: Callable[..., None],
-    turns: Callable[..., None],
-) -> None:
-    ours, brokers = sockets
-    outbox = make(hub, ours)
-    order: list[str] = []
-
-    def wait() -> None:
-        outbox.post(MUCH)
-        outbox.wait()
-        order.append("waited")
-
-    def send() -> None:
-        if "sent" not in order:
-            if outbox.send_now():
-                order.append("sent")
-            else:
-                hub.call_soon(send)
-
-    hub.spawn(wait)
-    turns()
-    hub.call_soon(send)
-    assert read(brokers, len(MUCH)) == MUCH
-    until(lambda: len(order) == 2)
-    assert order == ["waited", "sent"]
-
-
 def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
     hub: Hub, sockets: tuple[socket.socket, socket.socket], turns: Callable[..., None]
 ) -> None:
@@ -89,4 +59,5 @@ def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
     assert sent == []
     assert read(brokers, len(MUCH) + 6) == MUCH + b"abcabc"
     assert sent == [b"a", b"b", b"c"]
-    assert outbox.send_now()
+    outbox.write(b"d")
+    assert read(brokers, 1) == b"d"
