@@ -196,7 +196,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
         Blocks the calling greenlet, so never call it in the hub.
         """
-        alarm = self._timer.call_after(seconds, self._progress.wake_now)
+        alarm = self._timer.call_after(seconds, self._progress.wake)
         try:
             self._progress.wait()
         finally:

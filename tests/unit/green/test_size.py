@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from celery import signals
 from celery.worker import state as worker_state
-from greenlet import GreenletExit
+from greenlet import GreenletExit, greenlet
 
 from hybrid.hubs.base import Hub
 from hybrid.worker.waiting import Waiters
@@ -322,6 +323,24 @@ def test_whoever_is_killed_while_waiting_is_not_woken(hub: Hub, turns: Any) -> N
     waiters.wake()
     turns()
     assert woken == ["second"]
+
+
+def test_waiting_for_progress_in_vain_leaves_no_greenlet_behind(
+    make_pool: Any, turns: Any
+) -> None:
+    pool = make_pool(1)
+
+    def alive() -> int:
+        gc.collect()
+        return sum(isinstance(each, greenlet) and not each.dead for each in gc.get_objects())
+
+    pool.wait_for_progress(0.001)
+    turns()
+    before = alive()
+    for _ in range(20):
+        pool.wait_for_progress(0.001)
+    turns()
+    assert alive() <= before
 
 
 def test_with_room_there_is_no_wait(make_pool: Any) -> None:
