@@ -24,6 +24,7 @@ from hybrid.hubs.base import Hub
 #: The fields of a record that are the same in all lines of a logger.
 _CONSTANT = ("levelname", "levelno", "name", "process", "processName")
 _FIELDS = frozenset({"asctime", "message", *_CONSTANT})
+_MESSAGE = "%(message)s"
 
 
 class _Lines:
@@ -35,8 +36,11 @@ class _Lines:
         self._is_plain = _has_celerys_format(handler)
         self._hub = hub
         self._waiting: list[str] = []
-        self._second = 0
+        #: The second and the millisecond that the next ones have a text for.
+        self._moment = (0, 0)
         self._second_text = ""
+        #: What comes before and behind the message in the lines of a logger, by its name.
+        self._frames: dict[str, tuple[str, str]] = {}
         if self._is_plain:
             handler.addFilter(self)
             atexit.register(self.flush)
@@ -56,19 +60,37 @@ class _Lines:
         self.flush()
         return True
 
-    def write(self, fields: dict[str, Any]) -> None:
-        """Write a line with ``fields`` soon."""
+    def write(self, fields: dict[str, Any], message: str) -> None:
+        """Write a line soon.
+
+        Args:
+            fields: What is the same in all lines of a logger.
+            message: Its text.
+        """
         if not self._waiting:
             self._hub.call_soon(self.flush)
-        formatter = self._formatter
         now = time.time()
         second = int(now)
-        if second != self._second:
-            text = time.strftime(formatter.default_time_format, formatter.converter(now))
-            self._second, self._second_text = second, text
-        milliseconds = int((now - second) * 1000)
-        fields["asctime"] = formatter.default_msec_format % (self._second_text, milliseconds)
-        self._waiting.append(formatter._fmt % fields + self.handler.terminator)
+        moment = second, int((now - second) * 1000)
+        if moment != self._moment:
+            if second != self._moment[0]:
+                formatter = self._formatter
+                self._second_text = time.strftime(
+                    formatter.default_time_format, formatter.converter(now)
+                )
+            self._moment = moment
+            self._frames.clear()
+        frame = self._frames.get(fields["name"])
+        if frame is None:
+            frame = self._frames[fields["name"]] = self._frame(fields)
+        self._waiting.append(f"{frame[0]}{message}{frame[1]}")
+
+    def _frame(self, fields: dict[str, Any]) -> tuple[str, str]:
+        formatter = self._formatter
+        asctime = formatter.default_msec_format % (self._second_text, self._moment[1])
+        before, behind = formatter._fmt.split(_MESSAGE)
+        fields = {**fields, "asctime": asctime}
+        return before % fields, behind % fields + self.handler.terminator
 
     def flush(self) -> None:
         """Write what waits now."""
@@ -117,7 +139,7 @@ class InfoLogger:
             if lines is None or lines.handler is not handler:
                 lines = self._lines = _lines_of(handler, self._hub)
             if lines.is_usable():
-                lines.write({**self._constant, "message": message % context})
+                lines.write(self._constant, message % context)
                 return
         self._logger.info(message, context, extra={"data": context})
 
@@ -158,6 +180,8 @@ def _has_celerys_format(handler: Any) -> bool:
         and formatter.datefmt is None
         and bool(formatter.default_msec_format)
         and set(re.findall(r"%\((\w+)\)", formatter._fmt)) <= _FIELDS
+        and formatter._fmt.count("%(message)") == formatter._fmt.count(_MESSAGE) == 1
+        and f"%{_MESSAGE}" not in formatter._fmt  # an escape, and no message
     )
 
 

@@ -14,6 +14,7 @@ from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT
 from celery.utils.log import ColorFormatter
 
 from hybrid.hubs.base import Hub
+from hybrid.worker import lines
 from hybrid.worker.lines import InfoLogger
 
 CONTEXT = {"name": "tests.add", "id": "1-2"}
@@ -42,6 +43,11 @@ def without_time(text: str) -> str:
         DEFAULT_PROCESS_LOG_FMT,
         "%(name)s %(levelno)d %(process)d %(message)s",
         "%(threadName)s %(funcName)s %(message)s",
+        "100 %% of %(asctime)s %(name)s: %(message)s, %% and %(levelname)s",
+        "%(message)40s|%(name)s",
+        "%(message)s twice: %(message)s",
+        "%%(message)s is %(name)s",
+        "nothing but %(name)s",
     ],
 )
 def test_lines_are_those_of_logging(hub: Hub, logger: logging.Logger, line: str) -> None:
@@ -58,6 +64,24 @@ def test_lines_are_those_of_logging(hub: Hub, logger: logging.Logger, line: str)
     for where in ("__call__", "test_lines_are_those_of_logging"):
         ours, expected = ours.replace(where, "WHERE"), expected.replace(where, "WHERE")
     assert ours == expected
+
+
+def test_the_times_of_lines_are_those_of_logging(
+    hub: Hub, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream), "%(asctime)s %(message)s")
+    log = InfoLogger(logger, hub)
+    expected = []
+    for moment in (1.7e9, 1.7e9 + 0.0015, 1.7e9 + 0.0019, 1.7e9 + 0.9999, 1.7e9 + 1.25, 1.7e9):
+        monkeypatch.setattr(lines.time, "time", lambda now=moment: now)
+        log(MESSAGE, CONTEXT)
+        record = logging.LogRecord("x", logging.INFO, __file__, 0, MESSAGE, CONTEXT, None)
+        record.created, record.msecs = moment, int(moment % 1 * 1000)
+        expected.append(handler.formatter.format(record))
+    monkeypatch.undo()
+    hub.sleep(0.01)
+    assert stream.getvalue().splitlines() == expected
 
 
 def test_other_records_come_after_the_lines_before_them(hub: Hub, logger: logging.Logger) -> None:

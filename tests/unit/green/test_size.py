@@ -325,9 +325,7 @@ def test_whoever_is_killed_while_waiting_is_not_woken(hub: Hub, turns: Any) -> N
     assert woken == ["second"]
 
 
-def test_waiting_for_progress_in_vain_leaves_no_greenlet_behind(
-    make_pool: Any, turns: Any
-) -> None:
+def test_waiting_for_progress_in_vain_leaves_no_greenlet_behind(make_pool: Any, turns: Any) -> None:
     pool = make_pool(1)
 
     def alive() -> int:
