@@ -70,12 +70,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
             return
         # It is out of its queue already. The record goes ahead of the acknowledgement that a task
         # starts with, in the same write.
-        info = message.delivery_info
-        record = dumps([message._raw, info["exchange"], info["routing_key"]])
         client.post(
             [
                 (("ZADD", self.unacked_index_key, time(), delivery_tag), {}),
-                (("HSET", self.unacked_key, delivery_tag, record), {}),
+                (("HSET", self.unacked_key, delivery_tag, _record(message)), {}),
             ]
         )
         virtual.QoS.append(self, message, delivery_tag)
@@ -177,3 +175,15 @@ class QoS(redis.QoS):  # type: ignore[misc]
             except Exception as exc:
                 outcomes.append(exc)
         return outcomes
+
+
+def _record(message: Any) -> Any:
+    """Return what ``unacked`` holds for a message; its envelope as it came, where that is known."""
+    address = [message.delivery_info["exchange"], message.delivery_info["routing_key"]]
+    delivery = getattr(message, "_delivery", None)
+    if delivery is None:
+        return dumps([message._raw, *address])
+    envelope = delivery.raw
+    if type(envelope) is str:
+        envelope = envelope.encode()
+    return b"[%b, %b" % (envelope, dumps(address)[1:].encode())

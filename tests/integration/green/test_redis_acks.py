@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +39,13 @@ def writes(messages: list[Any]) -> list[Any]:
         send(data, **kwargs),
     )
     return seen
+
+
+def test_the_record_of_a_single_message_is_kombus(plain: redis.Redis, messages: list[Any]) -> None:
+    messages[0].channel._create_client().ping()  # behind the records, which nobody waits for
+    records = {tag.decode(): json.loads(text) for tag, text in plain.hgetall("unacked").items()}
+    assert records == {message.delivery_tag: [message._raw, "jobs", "jobs"] for message in messages}
+    assert len(records) == plain.zcard("unacked_index") == 10
 
 
 def test_they_are_acknowledged_in_one_write(plain: redis.Redis, messages: list[Any]) -> None:
