@@ -79,6 +79,8 @@ class Watch:
         text = self._rabbit.control("list_connections", "--formatter", "json", *_COLUMNS)
         at = time.monotonic()
         for row in json.loads(text):
+            if not isinstance(row["client_properties"], list):
+                continue  # a connection that is being opened has a text there
             properties = {key: value for key, _, value in row["client_properties"]}
             identity = f"{row['name']} since {row['connected_at']}"
             found[properties.get("connection_name", "")][identity] = Sample(
