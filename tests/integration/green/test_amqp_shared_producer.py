@@ -251,16 +251,19 @@ def test_who_is_told_that_it_was_published_is_told_the_truth(
     in_greenlets: InGreenlets,
     end: Callable[..., None],
 ) -> None:
-    outcomes = _publish_while_it_ends(confirmed, queue, hub, in_greenlets, end)
-    errors = [outcome for outcome in outcomes.values() if outcome is not None]
+    for _ in range(5):
+        outcomes = _publish_while_it_ends(confirmed, queue, hub, in_greenlets, end)
+        found = take_all(channel, queue)
+        assert set(found) >= {number for number, outcome in outcomes.items() if outcome is None}
+        assert max(found.values()) == 1
+        errors = [outcome for outcome in outcomes.values() if outcome is not None]
+        if errors:
+            break  # else it ended just when nobody was waiting for a confirmation
     assert errors
     assert all(
         isinstance(error, confirmed.connection.recoverable_connection_errors) for error in errors
     ), Counter(map(type, errors))
     assert len({id(error) for error in errors}) == len(errors)
-    found = take_all(channel, queue)
-    assert set(found) >= {number for number, outcome in outcomes.items() if outcome is None}
-    assert max(found.values()) == 1
 
 
 def test_greenlets_that_declare_survive_the_end_of_the_connection(
