@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from typing import Any
+from typing import Any, Callable
 
 import kombu
 from celery import Celery, Task, current_task, signals
@@ -57,6 +57,75 @@ def squeeze(queue: str, arguments: dict[str, Any]) -> str:
     except Exception as exc:
         return type(exc.__cause__).__name__
     return "published"
+
+
+@app.task(name="steer")
+def steer(how: str, number: int) -> Any:
+    """Command the worker, or publish, in the way of that name; return what comes of it."""
+    return STEERS[how](number)
+
+
+def _inside(hold: Callable[[], Any], steer: Callable[[int], Any]) -> Callable[[int], Any]:
+    """Do ``steer`` while holding something, from after a switch to all the others on."""
+
+    def run(number: int) -> Any:
+        with hold():
+            time.sleep(0.05)
+            return steer(number)
+
+    return run
+
+
+def _ping(number: int) -> Any:
+    return app.control.ping(timeout=10, limit=1)
+
+
+def _call(number: int) -> Any:
+    return quick.delay(number).id
+
+
+def _call_alone(number: int) -> Any:
+    """Publish what is not published with others, on AMQP."""
+    return quick.apply_async((number,), expires=60, expiration=60).id
+
+
+def _call_a_topic(number: int) -> Any:
+    name = f"{app.conf.task_default_queue}.topic{number}"
+    exchange = kombu.Exchange(name, type="topic", durable=False, auto_delete=True)
+    target = kombu.Queue(
+        name, exchange, routing_key="a.b", max_priority=5, auto_delete=True, expires=60
+    )
+    return quick.apply_async((number,), queue=target, priority=3).id
+
+
+def _hold_connection() -> Any:
+    return app.pool.acquire(block=True)
+
+
+STEERS: dict[str, Callable[[int], Any]] = {
+    "ping": _ping,
+    "active": lambda _: list(app.control.inspect(timeout=10, limit=1).active() or ()),
+    "revoke": lambda number: app.control.revoke(f"nobody{number}"),
+    "rate_limit": lambda _: app.control.rate_limit("quick", "0", reply=True, timeout=10, limit=1),
+    "call alone": _call_alone,
+    "call a topic": _call_a_topic,
+    "ping with a connection": _inside(_hold_connection, _ping),
+    "ping with a producer": _inside(app.producer_or_acquire, _ping),
+    "call with a connection": _inside(_hold_connection, _call),
+    "call alone with a connection": _inside(_hold_connection, _call_alone),
+    "call with a producer": _inside(app.producer_or_acquire, _call),
+    "call alone with a producer": _inside(app.producer_or_acquire, _call_alone),
+}
+
+
+@app.task(name="hold")
+def hold(tag: str, seconds: float) -> None:
+    """Hold a connection and a producer, and use both."""
+    with app.connection_or_acquire() as connection, app.producer_or_acquire() as producer:
+        connection.default_channel  # noqa: B018  which opens it
+        producer.publish({}, routing_key=tag, expiration=1)
+        journal.write(tag, "holding")
+        time.sleep(seconds)
 
 
 @app.task(name="vanish")

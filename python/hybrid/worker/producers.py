@@ -10,10 +10,10 @@ from typing import Any
 
 import kombu
 from kombu.pools import ProducerPool as KombuProducerPool
-from kombu.resource import Resource
 
 from hybrid.transports import redis
 from hybrid.transports.message import JSON, encode_json
+from hybrid.worker.places import Places, ProducerConnections
 
 
 class Producer(kombu.Producer):  # type: ignore[misc]
@@ -104,19 +104,40 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         return super().publish(body, *args, retry=retry, retry_policy=retry_policy, **options)
 
 
-class ProducerPool(KombuProducerPool):  # type: ignore[misc]
-    """kombu's pool of producers, in which each keeps its connection while nobody uses it.
+class ProducerPool(KombuProducerPool, Places):  # type: ignore[misc]
+    """kombu's pool of producers, with connections of their own.
 
-    For transports on which that is no connection to the broker.
+    Args:
+        connection: kombu's connection, after which those of the producers are made.
+        limit: How many producers and connections there are.
     """
 
     Producer = Producer
 
+    def __init__(self, connection: Any, limit: int) -> None:
+        super().__init__(ProducerConnections(connection, limit=limit), limit=limit)
+
+    def force_close_all(self, *args: Any, **kwargs: Any) -> None:
+        """Close all producers and their connections."""
+        super().force_close_all(*args, **kwargs)
+        self.connections.force_close_all(*args, **kwargs)
+
+
+class ReadyProducerPool(ProducerPool):
+    """A pool of producers in which each keeps its connection while nobody uses it.
+
+    For transports on which that is no connection to the broker.
+    """
+
+    def _is_lent(self, block: bool) -> bool:
+        # The worker answers remote control with a producer at once, or not at all.
+        return not block or super()._is_lent(block)
+
     def release(self, resource: Any) -> None:
         """Take back a producer; one that has no connection any more is made ready by the next."""
-        connection = resource.__connection__
-        if self.limit and connection is not None and resource._channel is not None:
-            Resource.release(self, resource)
+        is_ready = resource.__connection__ is not None and resource._channel is not None
+        if self.limit and is_ready and not self.is_beyond_limit(resource):
+            Places.release(self, resource)
         else:
             super().release(resource)
 

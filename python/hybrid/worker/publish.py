@@ -11,7 +11,8 @@ from hybrid.hubs.base import Hub
 from hybrid.transports import amqp as amqp_transport
 from hybrid.transports import redis
 from hybrid.worker.caller import Caller
-from hybrid.worker.producers import Producer, ProducerPool
+from hybrid.worker.places import ConnectionPool
+from hybrid.worker.producers import Producer, ProducerPool, ReadyProducerPool
 from hybrid.worker.sender import MessageMaker, Sender
 from hybrid.worker.shared_producer import SharedProducerPool
 
@@ -26,16 +27,25 @@ def gather(app: Any, hub: Hub) -> str | None:
         Why each publishes alone; ``None`` if they publish together.
     """
     amqp = app.amqp
-    transport = app.connection_for_write().get_transport_cls()
+    connection = app.connection_for_write()
+    transport = connection.get_transport_cls()
+    limit = app.pool.limit
+    if limit:
+        app._pool = ConnectionPool(connection, limit=limit)
     if issubclass(transport, redis.Transport):
-        _share_connections(app)
+        if limit:
+            _lend_producers(app, ReadyProducerPool(connection, max(limit, PRODUCERS)))
     elif issubclass(transport, (amqp_transport.Transport, amqp_transport.SSLTransport)):
-        if not amqp.producer_pool.limit:
+        if not limit:
             amqp.producer_pool.Producer = Producer
             return "the setting broker_pool_limit asks for a connection for each message"
-        _share_producer(app, hub)
+        timeout = app.conf.get("broker_pool_acquire_timeout")  # a setting since 5.7
+        amqp._producer_pool = SharedProducerPool(hub, connection, limit, timeout)
     else:
-        amqp.producer_pool.Producer = Producer
+        if limit:
+            _lend_producers(app, ProducerPool(connection, limit))
+        else:
+            amqp.producer_pool.Producer = Producer
         return f"not for the transport {transport.driver_type}"
     if type(amqp)._create_task_sender is AMQP._create_task_sender:
         amqp.send_task_message = Sender(app)
@@ -46,19 +56,8 @@ def gather(app: Any, hub: Hub) -> str | None:
     return None
 
 
-def _share_connections(app: Any) -> None:
-    amqp = app.amqp
-    limit = amqp.producer_pool.limit
-    if limit:
-        limit = max(limit, PRODUCERS)
-        # Of their own: whoever else wants a connection gets one that no producer keeps.
-        connections = app.connection_for_write().Pool(limit)
-        amqp._producer_pool = ProducerPool(connections, limit=limit)
-
-
-def _share_producer(app: Any, hub: Hub) -> None:
-    amqp = app.amqp
-    pool = amqp.producer_pool
-    amqp._producer_pool = SharedProducerPool(
-        hub, app.connection_for_write(), pool.connections, pool.limit
-    )
+def _lend_producers(app: Any, producers: ProducerPool) -> None:
+    """Make ``producers`` the app's, for tasks that hold some, connections, or both."""
+    app.amqp._producer_pool = producers
+    producers.peers = (app.pool,)
+    app.pool.peers = (producers,)

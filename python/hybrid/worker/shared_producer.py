@@ -17,13 +17,13 @@ from typing import Any
 
 import kombu
 from kombu.common import maybe_declare
-from kombu.pools import ProducerPool as KombuProducerPool
+from kombu.exceptions import OperationalError
 
 from hybrid import patching
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp
 from hybrid.transports.message import JSON
-from hybrid.worker.producers import Producer, recoverable_errors
+from hybrid.worker.producers import Producer, ProducerPool, recoverable_errors
 
 #: Bytes of a body that is published with others. RabbitMQ closes the channel of one that is too
 #: large, and may be configured to find 1 MB too large, but hardly less.
@@ -176,7 +176,7 @@ class SharedProducer(Producer):
         except recoverable_errors(self):
             if not retry:
                 raise
-            with self._pool.acquire_own(block=True) as producer:
+            with self._pool.acquire_own() as producer:
                 return producer.maybe_declare(entity, retry, **retry_policy)
         return True
 
@@ -241,7 +241,7 @@ class SharedProducer(Producer):
             except recoverable_errors(self):
                 if not retry or (retry_policy or {}).get("max_retries") == 0:
                     raise
-        with self._pool.acquire_own(block=True) as producer:
+        with self._pool.acquire_own() as producer:
             return producer.publish(
                 body,
                 routing_key=routing_key,
@@ -314,21 +314,20 @@ class SharedProducer(Producer):
 _NOT_SHARED = ("expiration", "timeout", "confirm_timeout", "user_id")
 
 
-class SharedProducerPool(KombuProducerPool):  # type: ignore[misc]
-    """kombu's pool of producers, which lends the same producer to everybody.
+class SharedProducerPool(ProducerPool):
+    """A pool of producers that lends the same one to everybody.
 
     Args:
         hub: The hub of the greenlets.
-        connection: kombu's connection for that producer.
-        connections: kombu's pool of connections, for what is not shared.
-        limit: How many of these there are.
+        connection: kombu's connection, after which all others are made.
+        limit: How many producers, with a connection each, there are for what is not shared.
+        timeout: How many seconds to wait for one of these.
     """
 
-    Producer = Producer
-
-    def __init__(self, hub: Hub, connection: Any, connections: Any, limit: int) -> None:
-        super().__init__(connections, limit=limit)
-        self._shared = SharedProducer(hub, self, connection)
+    def __init__(self, hub: Hub, connection: Any, limit: int, timeout: float | None = None) -> None:
+        super().__init__(connection, limit)
+        self._timeout = timeout
+        self._shared = SharedProducer(hub, self, connection.clone())
 
     def acquire(self, block: bool = False, timeout: float | None = None) -> Any:  # noqa: ARG002
         """Return the producer that everybody shares."""
@@ -336,9 +335,22 @@ class SharedProducerPool(KombuProducerPool):  # type: ignore[misc]
             raise RuntimeError("Acquire on closed pool")
         return self._shared
 
-    def acquire_own(self, block: bool = False, timeout: float | None = None) -> Any:
-        """Return a producer that nobody else has until it is released."""
-        return super().acquire(block, timeout)
+    def acquire_own(self) -> Any:
+        """Return a producer that nobody else has until it is released.
+
+        Who has one waits for the broker alone, so that it comes back.
+
+        Raises:
+            kombu.exceptions.OperationalError: All were in use for too long.
+        """
+        try:
+            return super().acquire(block=True, timeout=self._timeout)
+        except self.LimitExceeded as exc:
+            raise OperationalError(
+                f"Timed out waiting for a broker producer after {self._timeout}s. All "
+                f"{self.limit} producers that are not shared are in use. Consider increasing "
+                "broker_pool_limit or broker_pool_acquire_timeout."
+            ) from exc
 
     def force_close_all(self, *args: Any, **kwargs: Any) -> None:
         """Close all connections."""

@@ -50,15 +50,13 @@ def make_pool(hub: Hub) -> Iterator[Callable[..., SharedProducerPool]]:
     pools: list[SharedProducerPool] = []
 
     def make(confirms: bool, url: str = "") -> SharedProducerPool:
-        connections = connection_to(OURS, confirms, url).Pool(OWN_PRODUCERS)
-        shared = connection_to(OURS, confirms, url)
-        pools.append(SharedProducerPool(hub, shared, connections, OWN_PRODUCERS))
+        connection = connection_to(OURS, confirms, url)
+        pools.append(SharedProducerPool(hub, connection, OWN_PRODUCERS))
         return pools[-1]
 
     yield make
     for pool in pools:
         pool.force_close_all()
-        pool.connections.force_close_all()
     pools.clear()
     gc.collect()  # so that a socket that was left open is this test's failure
 
