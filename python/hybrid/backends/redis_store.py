@@ -13,7 +13,7 @@ from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.gather import Gather
 
 _STORE = r"""
-local left = {}
+local left, failures = {}, {}
 for index, key in ipairs(KEYS) do
   local old = redis.pcall('GET', key)
   local is_readable, is_done = true, false
@@ -28,15 +28,22 @@ for index, key in ipairs(KEYS) do
     left[#left + 1] = index - 1
   elseif not is_done then
     local value, expires = ARGV[2 * index - 1], ARGV[2 * index]
+    local reply
     if expires == '0' then
-      redis.call('SET', key, value)
+      reply = redis.pcall('SET', key, value)
     else
-      redis.call('SETEX', key, expires, value)
+      reply = redis.pcall('SETEX', key, expires, value)
     end
-    redis.call('PUBLISH', key, value)
+    if not (type(reply) == 'table' and reply.err) then
+      reply = redis.pcall('PUBLISH', key, value)
+    end
+    if type(reply) == 'table' and reply.err then
+      failures[#failures + 1] = index - 1
+      failures[#failures + 1] = reply
+    end
   end
 end
-return left
+return {left, failures}
 """
 
 #: Bytes stored in one step, roughly: the script blocks the server.
@@ -80,7 +87,7 @@ class Store:
         outcomes: list[Any] = []
         for part in _parts(results):
             try:
-                left = self._script(
+                left, failures = self._script(
                     keys=[result.key for result in part],
                     args=[arg for result in part for arg in (result.value, result.expires)],
                     client=self._client,
@@ -88,7 +95,10 @@ class Store:
             except Exception as exc:
                 outcomes += [exc] * len(part)
             else:
-                outcomes += [index not in left for index in range(len(part))]
+                found = iter(failures)
+                failed = dict(zip(found, found))
+                # What fails for one result costs nobody else anything.
+                outcomes += [failed.get(index, index not in left) for index in range(len(part))]
         return outcomes
 
 

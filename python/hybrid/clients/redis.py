@@ -92,6 +92,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         self._unread: list[_Call] = []
         #: Counts the connections to the server.
         self._number = 1
+        self._is_stale = False
         # The gatherer's greenlet must not keep a client alive that nobody uses any more.
         this = weakref.proxy(self)
         self._gather: Gather[_Call] = Gather(hub, lambda calls: this._perform(calls))
@@ -150,6 +151,10 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         """
         self._gather.post(_Call(commands, wants_replies=False, is_posted=True))
 
+    def renew(self) -> None:
+        """Execute what comes next on a new connection to the server."""
+        self._is_stale = True
+
     def close(self) -> None:
         """Give the connection back."""
         shared, self._shared = self._shared, None
@@ -167,6 +172,9 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             connection = self._shared = _get_connection(self.connection_pool)
             self._number += 1
             self._unread = []  # they were sent
+        elif self._is_stale:
+            self._disconnect(connection)
+        self._is_stale = False
 
         try:
             connection.retry.call_with_retry(

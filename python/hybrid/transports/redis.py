@@ -17,23 +17,27 @@ from time import monotonic, time
 from types import FunctionType
 from typing import Any, Callable
 
+from amqp.protocol import queue_declare_ok_t
 from kombu.log import get_logger
 from kombu.transport import redis, virtual
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from hybrid import hubs
 from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
 from hybrid.identifiers import uuid4
 from hybrid.transports.message import Message, OurMessage, decode_envelope, dumps
-from hybrid.transports.redis_pop import Popped, Popper
+from hybrid.transports.redis_pop import Popped, Popper, passes
 from hybrid.transports.redis_qos import QoS
 
 logger = get_logger("kombu.transport.redis")
 
 #: Seconds between two looks at what nobody has acknowledged, as kombu has them while it is idle.
 RESTORE_INTERVAL = 10
+#: Seconds after which a server is asked again that has refused for a reason that passes.
+REFUSED_WAIT = 1.0
 
 #: What kombu raises for an entry that is not an envelope, or not one of its own.
 _UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -103,7 +107,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     Message = _Message
     QoS = QoS
 
-    _brpop_read = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
+    _read_brpop = _rebound(redis.Channel._brpop_read, loads=_decode_or_drop)
     _get = _rebound(redis.Channel._get, loads=_decode_or_drop)
     _put_alone = _rebound(redis.Channel._put, dumps=dumps)
     _put_fanout = _rebound(redis.Channel._put_fanout, dumps=dumps)
@@ -114,9 +118,15 @@ class Channel(redis.Channel):  # type: ignore[misc]
         #: Why messages are taken one by one; ``None`` where nobody wants more.
         self.declined: str | None = None
         self._without_ack: set[str] = set()
+        #: Keys of queues that are no lists in Redis, each with its queue and its type.
+        self._misfits: dict[str, tuple[str, str]] = {}
+        #: kombu's order of the queues.
+        self._queue_cycle: Any
+        #: Why Redis refuses for now to give messages.
+        self._refusal: str | None = None
         if not _has_kombus_body_codec(self):
             # Such a codec has to see the body as it came, so kombu decodes here.
-            self._brpop_read = super()._brpop_read
+            self._read_brpop = super()._brpop_read
             self._get = super()._get
         if hubs.running() is None:
             self.QoS = redis.QoS  # nobody here has anything to gather
@@ -140,6 +150,16 @@ class Channel(redis.Channel):  # type: ignore[misc]
             )
             self._multiplexed = shared(hub, self._connparams(), make, self.global_keyprefix)
         return self._multiplexed
+
+    def queue_declare(self, queue: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Declare ``queue``. The worker starts without one whose key is no list, and says so."""
+        try:
+            return super().queue_declare(queue, *args, **kwargs)
+        except ResponseError as exc:
+            if queue is None or hubs.running() is None or "WRONGTYPE" not in str(exc):
+                raise
+            # All is done; kombu only counts the messages yet.
+            return queue_declare_ok_t(queue, 0, 0)
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """Consume from ``queue``; entries that are no messages are dropped."""
@@ -220,16 +240,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
         limit = self.qos.capacity()
         if limit <= 0:
             return False
-        cycle = self._queue_cycle
+        cycle: Any = self._queue_cycle
         queues = cycle.consume(len(self.active_queues))
         if not queues:
             return False
         prefix = self.global_keyprefix
-        lists = [
-            prefix + self._q_for_pri(queue, priority)
-            for priority in self.priority_steps
-            for queue in queues
-        ]
+        lists = self._lists(queues)
         try:
             popped = self._popper.pop(
                 (prefix + self.unacked_key, prefix + self.unacked_index_key),
@@ -240,14 +256,102 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 fair=type(cycle) is round_robin_cycle,
             )
         except ResponseError as exc:
-            self._popper = None
-            self.declined = f"Redis refuses the script: {exc}"
-            logger.warning("Taking messages one by one, because %s", self.declined)
+            if passes(exc):
+                self._refuse(exc)
+            else:
+                self._popper = None
+                self.declined = f"Redis refuses the script: {exc}"
+                logger.warning("Taking messages one by one, because %s", self.declined)
             return False
+        self._refusal = None
+        if self._popper.misfits or self._misfits:
+            self._leave_out(
+                {
+                    key: (queues[lists.index(key) % len(queues)], kind)
+                    for key, kind in self._popper.misfits.items()
+                }
+            )
         for index in sorted({entry.queue for entry in popped}):
             cycle.rotate(queues[index])
         self._deliver_all([(queues[entry.queue], entry) for entry in popped])
         return bool(popped)
+
+    def _lists(self, queues: list[str]) -> list[str]:
+        return [
+            self.global_keyprefix + self._q_for_pri(queue, priority)
+            for priority in self.priority_steps
+            for queue in queues
+        ]
+
+    def _leave_out(self, misfits: dict[str, tuple[str, str]]) -> None:
+        """Wait for no messages in queues with such keys, and say so once."""
+        for key, (queue, kind) in misfits.items():
+            if self._misfits.get(key) != (queue, kind):
+                logger.error(
+                    "The key %r of the queue %s is a %s in Redis, not a list: nothing is taken "
+                    "from it, and other queues go on. Rename or delete it to have the queue back",
+                    key,
+                    queue,
+                    kind,
+                )
+        self._misfits = misfits
+
+    def _look_for_misfits(self) -> None:
+        """Find the keys that ``BRPOP`` fails for."""
+        queues = list(self.active_queues)
+        lists = self._lists(queues)
+        with self.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
+            for key in lists:
+                pipe.execute_command("TYPE", key)
+            kinds = pipe.execute()
+        self._leave_out(
+            {
+                key: (queues[place % len(queues)], kind)
+                for place, (key, kind) in enumerate(zip(lists, map(bytes_to_str, kinds)))
+                if kind not in ("list", "none")
+            }
+        )
+
+    def _refuse(self, exc: ResponseError) -> None:
+        """Take note that Redis gives no messages for now, and say so once."""
+        if self._refusal != str(exc):
+            self._refusal = str(exc)
+            logger.error(
+                "Redis gives no messages (%s). They stay in their queues, and the worker asks "
+                "again until that has been set right",
+                exc,
+            )
+        if isinstance(exc, ReadOnlyError):  # who is the master may be found out by connecting anew
+            self._create_client().renew()
+            if not self._in_poll:
+                self.client.connection_pool.disconnect(inuse_connections=False)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        if self._refusal is not None and self._popper is not None:
+            return  # nothing taken now could be recorded
+        if self._misfits:
+            self._look_for_misfits()
+        cycle: Any = self._queue_cycle
+        if self._misfits:
+            self._queue_cycle = _CycleWithout(cycle, {queue for queue, _ in self._misfits.values()})
+        try:
+            super()._brpop_start(timeout)
+        finally:
+            self._queue_cycle = cycle
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return self._read_brpop(**options)
+        except ResponseError as exc:
+            hub = hubs.running()
+            if hub is None or not hub.can_park() or not passes(exc):
+                raise
+            if str(exc).startswith("WRONGTYPE"):
+                self._look_for_misfits()
+            else:
+                self._refuse(exc)
+                hub.sleep(REFUSED_WAIT)
+            raise Empty from None
 
     def _deliver_all(self, popped: list[tuple[str, Popped]]) -> None:
         for number, (queue, entry) in enumerate(popped):
@@ -295,6 +399,17 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return None
 
 
+class _CycleWithout:
+    """The queues of one of kombu's cycles, without some."""
+
+    def __init__(self, cycle: Any, without: set[str]) -> None:
+        self._cycle = cycle
+        self._without = without
+
+    def consume(self, n: int) -> list[str]:
+        return [queue for queue in self._cycle.consume(n) if queue not in self._without]
+
+
 class _Pinger:
     """Stands in for a channel's own connection where kombu only wants to know that one works."""
 
@@ -330,6 +445,8 @@ class _Poller(redis.MultiChannelPoller):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._restored_at = monotonic()
+        #: Why Redis refuses for now to have messages put back.
+        self._refusal: str | None = None
 
     def maybe_restore_messages(self) -> None:
         """Put messages back whose visibility timeout has passed, if it is time to look."""
@@ -341,8 +458,24 @@ class _Poller(redis.MultiChannelPoller):  # type: ignore[misc]
                 if now - self._restored_at >= interval:
                     self._restored_at = now
                     channel.qos._vrestore_count = 0  # kombu's own throttle counts calls
-                    super().maybe_restore_messages()
+                    self._restore_messages()
                 return
+
+    def _restore_messages(self) -> None:
+        try:
+            super().maybe_restore_messages()
+        except ResponseError as exc:
+            if not passes(exc):
+                raise
+            if self._refusal != str(exc):
+                self._refusal = str(exc)
+                logger.error(
+                    "Redis refuses to have messages put back whose visibility timeout has passed "
+                    "(%s). The worker tries again until that has been set right",
+                    exc,
+                )
+        else:
+            self._refusal = None
 
 
 class Transport(redis.Transport):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from hybrid import hubs
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.gather import Gather
 from hybrid.transports.message import dumps
-from hybrid.transports.redis_pop import LIMIT
+from hybrid.transports.redis_pop import LIMIT, passes
 from hybrid.transports.redis_restore import AT_ONCE, restore
 
 logger = get_logger("kombu.transport.redis")
@@ -123,6 +123,18 @@ class QoS(redis.QoS):  # type: ignore[misc]
         if client is None and self._hub.can_park():
             self._restores.submit((tag, leftmost))
         else:
+            self._restore_one(tag, client, leftmost)
+
+    def _restore_one(self, tag: str, client: Any, leftmost: bool) -> None:
+        # kombu's transaction removes the record even where the message cannot be put back.
+        try:
+            with self.channel.conn_or_acquire(client) as connected:
+                restore(self.channel, connected, [tag], leftmost)
+        except ResponseError as exc:
+            if passes(exc):
+                raise
+            super().restore_by_tag(tag, client, leftmost)
+        except ValueError:  # a record that nobody can read
             super().restore_by_tag(tag, client, leftmost)
 
     def restore_unacked(self, client: Any = None) -> None:
@@ -170,7 +182,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             client.run([], is_transaction=False)  # their records may have been posted just now
         for tag, leftmost in orders:
             try:
-                super().restore_by_tag(tag, leftmost=leftmost)
+                self._restore_one(tag, None, leftmost)
                 outcomes.append(None)
             except Exception as exc:
                 outcomes.append(exc)

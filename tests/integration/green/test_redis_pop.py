@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from hybrid.transports.redis_pop import LIMIT, Popper
+from hybrid.transports.redis_pop import LIMIT, Popper, passes
 
 UNACKED = ("unacked", "unacked_index")
 
@@ -141,3 +141,56 @@ def test_fewer_large_messages_are_taken_at_once(popper: Popper, plain: redis.Red
     plain.lpush("jobs", *[b"x" * 300_000] * 10)
     first = len(pop(popper, "jobs", limit=2))
     assert [first, len(pop(popper, "jobs")), len(pop(popper, "jobs"))] == [2, 3, 3]
+
+
+@pytest.mark.parametrize("fair", [True, False])
+def test_a_key_of_another_type_is_left_out_and_named(
+    fair: bool, popper: Popper, plain: redis.Redis
+) -> None:
+    publish(plain, "a1", routing_key="a")
+    publish(plain, "a2", routing_key="a")
+    plain.set("b", "text")
+    plain.sadd("c low", "member")
+    assert len(pop(popper, "a", "b", "c", "a low", "b low", "c low", width=3, fair=fair)) == 2
+    assert popper.misfits == {"b": "string", "c low": "set"}
+    assert plain.hlen("unacked") == 2
+
+    publish(plain, "a3", routing_key="a")
+    plain.delete("b")
+    assert len(pop(popper, "a", "b", "c", "a low", "b low", "c low", width=3, limit=1)) == 1
+    assert popper.misfits == {"c low": "set"}, "it was not looked at again"
+
+
+@pytest.mark.parametrize("key", UNACKED)
+def test_what_cannot_be_recorded_stays_where_it_is(
+    key: str, popper: Popper, plain: redis.Redis
+) -> None:
+    publish(plain, *map(str, range(10)))
+    before = plain.lrange("jobs", 0, -1)
+    plain.set(key, "text")
+    with pytest.raises(redis.ResponseError, match=f"{key} is a string, not a") as caught:
+        pop(popper, "jobs")
+    assert passes(caught.value)
+    assert plain.lrange("jobs", 0, -1) == before
+    plain.delete(key)
+    assert not plain.exists(*UNACKED)
+    assert len(pop(popper, "jobs")) == 10
+
+
+@pytest.mark.parametrize("command", ["zadd", "hset", "hlen", "lrange", "llen", "ltrim"])
+def test_a_command_that_is_not_permitted_costs_no_message(command: str, plain: redis.Redis) -> None:
+    publish(plain, *map(str, range(10)))
+    before = plain.lrange("jobs", 0, -1)
+    plain.acl_setuser(
+        "poor", enabled=True, nopass=True, keys="*", commands=["+@all", f"-{command}"]
+    )
+    options = plain.connection_pool.connection_kwargs
+    try:
+        with redis.Redis(port=options["port"], db=options["db"], username="poor") as poor:
+            with pytest.raises(redis.ResponseError) as caught:
+                pop(Popper(poor), "jobs")
+            assert not passes(caught.value)
+    finally:
+        plain.acl_deluser("poor")
+    assert plain.lrange("jobs", 0, -1) == before
+    assert not plain.hlen("unacked")

@@ -89,3 +89,55 @@ def test_a_message_goes_back_that_has_only_just_come(
         assert not plain.exists(prefix + "unacked", prefix + "unacked_index")
     channel.qos._delivered.clear()
     channel.connection.client.release()
+
+
+def test_what_cannot_be_put_back_stays_recorded(plain: redis.Redis, prefix: str) -> None:
+    channel = hold(plain, prefix, 4)
+    tags = list(channel.qos._delivered)
+    records = plain.hgetall(prefix + "unacked")
+    plain.set(prefix + "jobs", "somebody else's")
+    assert restore(channel, channel._create_client(), tags) == 2, "those of the other priority"
+    assert plain.llen(prefix + "jobs\x06\x163") == 2
+    left = plain.hgetall(prefix + "unacked")
+    assert len(left) == plain.zcard(prefix + "unacked_index") == 2
+    assert left.items() <= records.items()
+
+    plain.delete(prefix + "jobs")
+    assert restore(channel, channel._create_client(), tags) == 2
+    assert plain.llen(prefix + "jobs") == 2
+    assert not plain.exists(prefix + "unacked", prefix + "unacked_index")
+    channel.qos._delivered.clear()
+    channel.connection.client.release()
+
+
+def test_a_message_goes_back_to_the_side_that_is_asked_for(plain: redis.Redis) -> None:
+    channel = hold(plain, "", 1)
+    [tag] = channel.qos._delivered
+    plain.lpush("jobs", "other")
+    restore(channel, channel._create_client(), [tag], leftmost=True)
+    assert plain.lindex("jobs", -1) == b"other"
+    channel.qos._delivered.clear()
+    channel.connection.client.release()
+
+
+def test_an_index_without_a_record_is_forgotten(plain: redis.Redis) -> None:
+    channel = hold(plain, "", 0)
+    plain.zadd("unacked_index", {"gone": 1.0})
+    assert restore(channel, channel._create_client(), ["gone"]) == 0
+    assert not plain.exists("unacked_index")
+    channel.connection.client.release()
+
+
+def test_one_message_is_not_lost_to_a_key_of_another_type(plain: redis.Redis, prefix: str) -> None:
+    channel = hold(plain, prefix, 1, "hybrid.transports.redis:Transport")
+    [tag] = channel.qos._delivered
+    plain.set(prefix + "jobs", "somebody else's")
+    channel.qos.restore_by_tag(tag)
+    channel.qos.restore_by_tag(tag, client=channel._create_client())
+    assert plain.hlen(prefix + "unacked") == 1
+    plain.delete(prefix + "jobs")
+    channel.qos.restore_by_tag(tag, client=channel._create_client())
+    assert plain.llen(prefix + "jobs") == 1
+    assert not plain.exists(prefix + "unacked", prefix + "unacked_index")
+    channel.qos._delivered.clear()
+    channel.connection.client.release()

@@ -166,3 +166,15 @@ def test_where_scripts_are_refused_celery_stores(
     assert backend.declined is not None
     assert caplog.text.count("Storing results one by one") == 1
     assert "any" not in caplog.text
+
+
+def test_what_fails_for_one_result_costs_no_other_anything(
+    client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    store = Store(client)
+    outcomes = in_greenlets(
+        lambda number: store.put(Result(f"key{number}", "{}", -1 if number == 1 else 60)), 3
+    )
+    assert outcomes[0] is outcomes[2] is True
+    assert isinstance(outcomes[1], redis.ResponseError)
+    assert plain.mget("key0", "key1", "key2") == [b"{}", None, b"{}"]
