@@ -2,7 +2,8 @@
 
 Celery trusts the types in a message: where one is wrong, an exception leaves its handler, ends the
 consumer's loop, and the worker with it. Here such a message is refused, and costs nobody else
-anything.
+anything. An error of code is no such message: the consumer stops, as Celery's does, and the message
+stays with the broker. And a message that only our strategies fail at is run by Celery's.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from hybrid.worker import (
     events,
     lines,
     publish,
+    reading,
     request,
     settings,
     strategy,
@@ -36,19 +38,10 @@ from hybrid.worker.prefetch import Prefetch
 
 logger = get_logger("celery.worker.consumer")
 
-#: What Celery's code raises for a message with something else in it than it expects.
-_UNREADABLE = (
-    ArithmeticError,
-    AttributeError,
-    ContentDisallowed,
-    DecodeError,
-    LookupError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 #: With prefetching unlimited, jobs that may wait for each one that can run.
 BACKLOG_PER_SLOT = 4
+#: Messages for one task that our strategy may fail at and Celery's take, before it is given up.
+MISREADINGS = 3
 
 
 def _promise_now(_: Callable[..., Any], args: tuple[Any, ...], **options: Any) -> promise:
@@ -66,6 +59,10 @@ def _call_now(function: Callable[..., Any], *args: Any) -> None:
         logger.exception("%r raised", function)
 
 
+def _not_read_here(failure: str) -> str:
+    return f"{MISREADINGS} messages could not be read here, and Celery ran them: {failure}"
+
+
 class Consumer(consumer.Consumer):  # type: ignore[misc]
     """The consumer of workers on our pools."""
 
@@ -73,20 +70,26 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def __init__(self, on_task_request: Callable[[Any], None], **kwargs: Any) -> None:
         def run_or_refuse(request: Any) -> None:
-            # Also called by the timer, for tasks with an ETA or a rate limit.
+            # Also called by the timer, for tasks with an ETA or a rate limit: it logs an error of
+            # code, and the message stays with the broker.
             try:
                 hash(request.name)  # Celery counts by name when it is too late to refuse
                 on_task_request(request)
-            except _UNREADABLE as exc:
+            except reading.SYMPTOMS:
+                fault = self._find_fault(request.message)
+                if fault is None:
+                    raise
                 worker_state.requests.pop(request.id, None)
                 worker_state.reserved_requests.discard(request)
-                self._refuse(request.message, exc)
+                self._refuse(request.message, fault)
 
         super().__init__(run_or_refuse, **kwargs)
         self.due_line = DueLine(self.pool)
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
         self._off = settings.disabled(self.app)
+        #: What our strategies could not read and Celery's could, by task.
+        self._misread: dict[str, list[str]] = {}
         self._turn_on("results", self._share_results)
         self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
         self._turn_on("gc", collector.relax)
@@ -124,8 +127,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         declined = {}
         for name, task in self.app.tasks.items():
             reasons = strategy.reasons(task, self.app)
+            misread = self._misread.get(name, [])
+            if len(misread) >= MISREADINGS:
+                reasons.append(_not_read_here(misread[-1]))
             if reasons:
                 declined[name] = "; ".join(reasons)
+                named = self.strategies[name]  # by the task itself, perhaps
+                if type(named) is strategy.Strategy:
+                    self.strategies[name] = named.__call__
             else:
                 self.strategies[name] = strategy.Strategy(task, self.app, self)
         return declined
@@ -178,12 +187,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 or self._maximum_prefetch_restored
                 or self._new_prefetch_count > self.max_prefetch_count
             )
-            if not (
-                type(found) is strategy.Strategy
-                and is_restored
-                and found.receive(message, callbacks)
-            ):
-                celerys_handler(message)
+            failure = None
+            if type(found) is strategy.Strategy and is_restored:
+                try:
+                    if found.receive(message, callbacks):
+                        return
+                except strategy.ReadingError as exc:
+                    failure = exc
+            celerys_handler(message)
+            if failure is not None and not message.acknowledged:
+                self._mistrust(str(failure), failure.__cause__)
 
         def receive_or_refuse(message: Any) -> None:
             try:
@@ -192,12 +205,34 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self.on_invalid_task(None, message, exc)
             except DecodeError as exc:
                 self.on_decode_error(message, exc)
-            except _UNREADABLE as exc:
-                self._refuse(message, exc)
+            except reading.SYMPTOMS:
+                fault = self._find_fault(message)
+                if fault is None:
+                    raise
+                self._refuse(message, fault)
             if prefetch.is_unlimited:
                 self.pool.wait_for_room(BACKLOG_PER_SLOT)
 
         return receive_or_refuse
+
+    def _find_fault(self, message: Any) -> Exception | None:
+        return reading.find_fault(message, self.strategies, self.app.conf.timezone)
+
+    def _mistrust(self, name: str, exc: Any) -> None:
+        """Note that Celery has taken a message for the task ``name`` that we could not read."""
+        misread = self._misread.setdefault(name, [])
+        misread.append(repr(exc))
+        logger.error(
+            "Celery runs a task %s whose message could not be read here (%d of %d times before all "
+            "of them are left to it): %r",
+            name,
+            len(misread),
+            MISREADINGS,
+            exc,
+            exc_info=exc,
+        )
+        if len(misread) >= MISREADINGS and "strategy" not in self._off:
+            self.update_strategies()
 
     def _refuse(self, message: Any, exc: Exception) -> None:
         """Reject a message that cannot be read, as Celery does with an invalid task."""

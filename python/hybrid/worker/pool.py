@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextvars import copy_context
+from math import isnan
 from time import monotonic
 from typing import Any, Callable, ClassVar
 
@@ -224,11 +225,13 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
         Raises:
             TypeError: A time limit is no number.
+            ValueError: A time limit is NaN.
+            OverflowError: A time limit is an integer that no clock reaches.
         """
         if timeout is not None:
-            _check_seconds("hard", timeout)
+            check_seconds("hard", timeout)
         if soft_timeout is not None:
-            _check_seconds("soft", soft_timeout)
+            check_seconds("soft", soft_timeout)
         if self._does_debug:
             logger.debug(
                 "TaskPool: Apply %s (args:%s kwargs:%s)",
@@ -477,17 +480,19 @@ class TaskPool(BasePool):  # type: ignore[misc]
             job, now, now + soft if soft else None, now + hard if hard else None
         )
         job.state = RUNNING
+        is_accepted = False
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
                 self._progress.wake()
+            is_accepted = True
             if job.state is RUNNING:  # else it was revoked while Celery accepted it
                 if soft or hard:
                     # The broker may take its time over an acknowledgement: not the target's.
                     job.limits = self._arm_limits(job, monotonic())
                 result = job.target(*job.args, **job.kwargs)
         except BaseException as exc:
-            self._on_raised(job, exc)
+            self._on_raised(job, exc, is_accepted)
         else:
             if self._settle(job):
                 if job.callback is not None:
@@ -502,8 +507,13 @@ class TaskPool(BasePool):  # type: ignore[misc]
             entry.cancel()
         return self._slab.take(job.ticket) is not None
 
-    def _on_raised(self, job: Job, exc: BaseException) -> None:
-        """Report what left the target. Celery's tracer handles the errors of the task."""
+    def _on_raised(self, job: Job, exc: BaseException, is_accepted: bool) -> None:
+        """Report what left the target. Celery's tracer handles the errors of the task.
+
+        An error of whoever was told that the job starts is none of the target's: in Celery, such a
+        task has neither run nor failed, and its message stays with the broker unless it has been
+        acknowledged.
+        """
         settled = self._settle(job)
         if isinstance(exc, (WorkerShutdown, WorkerTerminate)):
             raise exc
@@ -512,6 +522,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 self._report_timeout(job)
             if not (job.killed and isinstance(exc, JobKilled)):
                 logger.debug("%s: %r ended with %r after it was killed", self.spelling, job, exc)
+            return
+        if not is_accepted and isinstance(exc, Exception):
+            logger.error("%s: %r was not accepted: %r", self.spelling, job, exc, exc_info=exc)
             return
         einfo = _lost(exc) if isinstance(exc, _LOST) else ExceptionInfo()
         if job.error_callback is not None:
@@ -602,9 +615,18 @@ def _check_limit(limit: int) -> None:
         raise ValueError(f"a pool runs at most {MAX_LIMIT} jobs at a time, not {limit}")
 
 
-def _check_seconds(which: str, seconds: Any) -> None:
+def check_seconds(which: str, seconds: Any) -> None:
+    """Check that a time limit can be kept.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is NaN.
+        OverflowError: It is an integer that no clock reaches.
+    """
     if not isinstance(seconds, (int, float)):
         raise TypeError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
+    if isnan(seconds):
+        raise ValueError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
 
 
 class _Order:

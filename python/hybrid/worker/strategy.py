@@ -78,6 +78,10 @@ def default(task: Task, app: Any, consumer: Any, **kwargs: Any) -> Callable[...,
     return handler
 
 
+class ReadingError(Exception):
+    """A message for the named task cannot be read by our code. Maybe Celery's can."""
+
+
 class _Clocks:
     """The time of day in terms of the timer's clock.
 
@@ -149,27 +153,31 @@ class Strategy:
             Whether it has been handled.
 
         Raises:
-            Exception: It is unreadable, as from Celery's handler.
+            ReadingError: It cannot be read here; nobody has been told of it.
+            Exception: What Celery's handler might raise.
         """
-        headers = message.headers
-        if message.content_type != JSON:
-            return False
-        payload = message.payload
-        if not (
-            type(payload) is list
-            and len(payload) == 3
-            and type(payload[0]) is list
-            and type(payload[1]) is dict
-        ):
-            return False
-        eta = headers.get("eta")
-        if eta is not None:
-            due = self._due(eta)
+        try:
+            headers = message.headers
+            if message.content_type != JSON:
+                return False
+            payload = message.payload
+            if not (
+                type(payload) is list
+                and len(payload) == 3
+                and type(payload[0]) is list
+                and type(payload[1]) is dict
+            ):
+                return False
+            eta = headers.get("eta")
+            due = 0.0 if eta is None else self._due(eta)
             if due is None:
                 return False
-            if due:  # else it was due before the clock's zero, and Celery runs it at once
-                return self._hold(message, due)
-        request = self._request(message, self._eventer)
+            # What was due before the clock's zero, Celery runs at once.
+            request = None if due else self._request(message, self._eventer)
+        except Exception as exc:
+            raise ReadingError(self._task.name) from exc
+        if request is None:
+            return self._hold(message, due)
         if not self._announce(request):
             return True
         consumer = self._consumer
@@ -224,24 +232,32 @@ class Strategy:
             return None
 
     def _hold(self, message: Any, due: float) -> bool:
-        """Keep a message until ``due``; tell whether that can be done here."""
-        consumer, task_id = self._consumer, message.headers["id"]
-        form = form_of(message)
-        data = form and form.freeze(message)
-        if not (form and data and type(task_id) is str and isinstance(consumer.timer, Timer)):
-            return False
+        """Keep a message until ``due``; tell whether that can be done here.
+
+        Raises:
+            ReadingError: It cannot be read here; nobody has been told of it.
+        """
+        consumer = self._consumer
         request = None
         is_signalled = bool(signals.task_received.receivers)
-        if (
-            is_signalled
-            or self._logs
-            or (self._sends_events and takes_tasks(self._eventer))
-            or message.headers.get("expires") is not None
-            or task_id in self._revoked
-        ):
-            request = self._request(message, self._eventer)
-            if not self._announce(request):
-                return True
+        try:
+            task_id = message.headers["id"]
+            form = form_of(message)
+            data = form and form.freeze(message)
+            if not (form and data and type(task_id) is str and isinstance(consumer.timer, Timer)):
+                return False
+            if (
+                is_signalled
+                or self._logs
+                or (self._sends_events and takes_tasks(self._eventer))
+                or message.headers.get("expires") is not None
+                or task_id in self._revoked
+            ):
+                request = self._request(message, self._eventer)
+        except Exception as exc:
+            raise ReadingError(self._task.name) from exc
+        if request is not None and not self._announce(request):
+            return True
         holder = self._holder
         if holder is None or holder.channel is not message.channel:
             holder = self._holder = Holder(

@@ -257,10 +257,9 @@ def test_a_callback_that_raises_costs_no_slot(
         outcome = apply(pool, run, **{which: complain})
     after = apply(pool, lambda: 1)
     until(lambda: after.is_over)
-    if which == "accept_callback":
-        assert outcome.names == ["error"]
-    else:
-        assert which in caplog.text
+    assert which in caplog.text
+    if which == "accept_callback":  # neither run nor failed
+        assert outcome.names == []
     assert pool.info["running"] == 0
     assert pool.info["slots-created"] == 1
 
