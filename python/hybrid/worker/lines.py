@@ -3,15 +3,20 @@
 Where nobody but Celery's own handler gets them, they are formatted without a record, and written
 together when the greenlet that logs gives way to others: those of messages are there before any of
 their tasks starts. Whatever else the handler gets is written after the lines that came before it.
+
+Where a line might look otherwise, or somebody else look at it, ``logging`` writes it: with a format
+that has more in it, another factory of records, another class of loggers, handlers or formatters,
+or a method of these that somebody has replaced. What fails there costs no task.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import re
+import sys
 import time
 from logging.handlers import WatchedFileHandler
+from types import FunctionType
 from typing import Any
 
 from celery.app import trace
@@ -20,11 +25,16 @@ from celery.worker import strategy
 
 from hybrid import patching
 from hybrid.hubs.base import Hub
+from hybrid.worker.complaints import complain_of_the_log
 
 #: The fields of a record that are the same in all lines of a logger.
 _CONSTANT = ("levelname", "levelno", "name", "process", "processName")
 _FIELDS = frozenset({"asctime", "message", *_CONSTANT})
 _MESSAGE = "%(message)s"
+#: The methods that a line goes through.
+_LOGGER_METHODS = ("info", "_log", "makeRecord", "handle", "filter", "callHandlers")
+_HANDLER_METHODS = ("handle", "filter", "emit", "format", "flush")
+_FORMATTER_METHODS = ("format", "formatMessage", "formatTime", "usesTime")
 
 
 class _Lines:
@@ -109,9 +119,15 @@ class _Lines:
                     handler.stream.write(line.encode("ascii", "backslashreplace").decode())
             handler.flush()
         except Exception:
-            handler.handleError(_record_of(lines))
+            self._report(lines)
         finally:
             handler.release()
+
+    def _report(self, lines: list[str]) -> None:
+        try:
+            self.handler.handleError(_record_of(lines))
+        except Exception:
+            complain_of_the_log()
 
 
 class InfoLogger:
@@ -126,27 +142,39 @@ class InfoLogger:
         self._logger = logger
         self._hub = hub
         self._lines: _Lines | None = None
+        self._is_original = False
         record = _record_of([], logger.name)
         self._constant = {name: getattr(record, name) for name in _CONSTANT}
 
     def __call__(self, message: str, context: dict[str, Any]) -> None:
-        """Log ``message % context``, and pass ``context`` on as ``data``."""
-        if not self._logger.isEnabledFor(logging.INFO):
-            return
-        handler = self._only_handler()
-        if handler is not None:
-            lines = self._lines
-            if lines is None or lines.handler is not handler:
-                lines = self._lines = _lines_of(handler, self._hub)
-            if lines.is_usable():
-                lines.write(self._constant, message % context)
+        """Log ``message % context``, and pass ``context`` on as ``data``. Never raises."""
+        try:
+            if not self._logger.isEnabledFor(logging.INFO):
                 return
-        self._logger.info(message, context, extra={"data": context})
+            handler = self._only_handler()
+            if handler is not None:
+                lines = self._lines
+                if lines is None or lines.handler is not handler:
+                    lines = self._lines = _lines_of(handler, self._hub)
+                    self._is_original = _are_original(self._logger, _LOGGER_METHODS)
+                if self._is_original and lines.is_usable():
+                    try:
+                        text = message % context
+                    except Exception:  # logging says what is wrong with it
+                        pass
+                    else:
+                        lines.write(self._constant, text)
+                        return
+            self._logger.info(message, context, extra={"data": context})
+        except Exception:
+            complain_of_the_log()
 
     def _only_handler(self) -> Any:
         """Return the handler that gets the lines, if there is exactly one."""
         found = None
         if self._logger.filters or self._logger.disabled:
+            return None
+        if logging.getLogRecordFactory() is not logging.LogRecord:
             return None
         place: Any = self._logger
         while place is not None:
@@ -175,13 +203,62 @@ def _has_celerys_format(handler: Any) -> bool:
     formatter = handler.formatter
     return (
         type(handler) in (logging.StreamHandler, WatchedFileHandler)
+        and _are_original(handler, _HANDLER_METHODS)
         and type(formatter) is ColorFormatter
+        and _are_original(formatter, _FORMATTER_METHODS)
         and type(formatter._style) is logging.PercentStyle
+        and formatter._style._fmt == formatter._fmt
         and formatter.datefmt is None
         and bool(formatter.default_msec_format)
-        and set(re.findall(r"%\((\w+)\)", formatter._fmt)) <= _FIELDS
-        and formatter._fmt.count("%(message)") == formatter._fmt.count(_MESSAGE) == 1
-        and f"%{_MESSAGE}" not in formatter._fmt  # an escape, and no message
+        and logging.getLevelName(logging.INFO) not in formatter.colors
+        and _is_framed(formatter._fmt)
+    )
+
+
+class _Asked(dict[str, Any]):
+    """The fields of a record, with the names of those that a format has asked for."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.names: list[str] = []
+
+    def __getitem__(self, name: str) -> Any:
+        self.names.append(name)
+        return super().__getitem__(name)
+
+
+def _is_framed(line: str) -> bool:
+    """Tell whether a format is the message with constant fields before and behind it.
+
+    The format is tried, as only Python itself takes one apart as Python does.
+    """
+    record = _record_of([])
+    fields = {name: getattr(record, name) for name in _CONSTANT}
+    asked = _Asked({**fields, "asctime": "then", "message": "said"})
+    before, _, behind = line.partition(_MESSAGE)
+    try:
+        text = line % asked
+        is_sum = text == f"{before % asked}said{behind % asked}"
+    except Exception:
+        return False
+    # Asked for once in the whole, and not again in the parts.
+    return is_sum and set(asked.names) <= _FIELDS and asked.names.count("message") == 1
+
+
+def _are_original(thing: Any, methods: tuple[str, ...]) -> bool:
+    """Tell whether these are the methods that logging and Celery have written."""
+    return all(_is_original(thing, name) for name in methods)
+
+
+def _is_original(thing: Any, name: str) -> bool:
+    if name in vars(thing):
+        return False
+    owner = next(cls for cls in type(thing).__mro__ if name in vars(cls))
+    method = vars(owner)[name]
+    return (
+        owner.__module__ in ("logging", "logging.handlers", "celery.utils.log")
+        and type(method) is FunctionType  # a tracer's wrapper may look like it in all else
+        and method.__globals__ is vars(sys.modules[owner.__module__])
     )
 
 

@@ -22,6 +22,7 @@ from celery.worker.state import task_accepted, task_ready, total_count
 from dateutil.tz import UTC
 
 from hybrid.transports.message import OurMessage
+from hybrid.worker.complaints import complain, complain_of_the_log
 from hybrid.worker.events import takes_tasks
 from hybrid.worker.job import Job
 
@@ -248,13 +249,16 @@ class Request(celery_request.Request):  # type: ignore[misc]
         )
 
     def send_event(self, type: str, **fields: Any) -> None:
-        """Send an event of this task, if anybody wants it."""
-        eventer = self._eventer
-        if eventer and self._task.send_events and takes_tasks(eventer):
-            fields["uuid"] = self.id
-            record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
-            if record is None or not record(type, fields):
-                eventer.send(type, **fields)
+        """Send an event of this task, if anybody wants it. What fails there is logged."""
+        try:
+            eventer = self._eventer
+            if eventer and self._task.send_events and takes_tasks(eventer):
+                fields["uuid"] = self.id
+                record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
+                if record is None or not record(type, fields):
+                    eventer.send(type, **fields)
+        except Exception:
+            complain(logger, "Task %s: the event %s was not sent", self.id, type)
 
     def _settle(self, settle: Callable[..., None], *args: Any) -> None:
         try:
@@ -271,7 +275,10 @@ class Request(celery_request.Request):  # type: ignore[misc]
             self.acknowledge()
         self.send_event("task-started")
         if celery_request._does_debug:
-            logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
+            try:
+                logger.debug("Task accepted: %s[%s] pid:%r", self.name, self.id, pid)
+            except Exception:
+                complain_of_the_log()
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
 

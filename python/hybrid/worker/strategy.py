@@ -29,6 +29,7 @@ from kombu.utils.imports import symbol_by_name
 
 from hybrid.transports.frozen import form_of
 from hybrid.transports.message import JSON
+from hybrid.worker.complaints import complain, complain_of_the_log
 from hybrid.worker.events import takes_tasks
 from hybrid.worker.held import PRIORITY, Holder, remember
 from hybrid.worker.request import parse_moment, specialised
@@ -193,22 +194,31 @@ class Strategy:
         return True
 
     def _announce(self, request: Any) -> bool:
-        """Say that a task has been received; tell whether it may go on."""
-        if self._logs:
-            context = {
-                "id": request.id,
-                "name": request.name,
-                "args": request.argsrepr,
-                "kwargs": request.kwargsrepr,
-                "eta": request.eta,
-            }
-            self._consumer.log_received(trace.LOG_RECEIVED, context)
+        """Say that a task has been received; tell whether it may go on.
+
+        Whatever fails while others are told of it is logged, and the task goes on.
+        """
+        try:
+            if self._logs:
+                context = {
+                    "id": request.id,
+                    "name": request.name,
+                    "args": request.argsrepr,
+                    "kwargs": request.kwargsrepr,
+                    "eta": request.eta,
+                }
+                self._consumer.log_received(trace.LOG_RECEIVED, context)
+        except Exception:
+            complain_of_the_log()
         if (request.expires or request.id in self._revoked) and request.revoked():
             return False
-        if signals.task_received.receivers:
-            signals.task_received.send(sender=self._consumer, request=request)
-        if self._sends_events and takes_tasks(self._eventer):
-            request.send_received()
+        try:
+            if signals.task_received.receivers:
+                signals.task_received.send(sender=self._consumer, request=request)
+            if self._sends_events and takes_tasks(self._eventer):
+                request.send_received()
+        except Exception:
+            complain(logger, "Task %s: not everybody was told that it has arrived", request.id)
         return True
 
     # -- tasks with an ETA
