@@ -1,10 +1,15 @@
 """What the start-up file runs: patch at the moment when Celery itself would.
 
-Celery patches only for the literal pool names ``gevent`` and ``eventlet``, and knows no
-pool by another name. When the command line asks for one of ours, :func:`arm` puts a finder
-in front of the others. It finds no module itself; it only notices that ``celery`` is being
-imported, which is when Celery patches for its own pools, and gives our pools their names
-when ``celery.concurrency`` has been executed.
+Celery patches only for the literal pool names ``gevent`` and ``eventlet``, and knows no pool by
+another name. When the command line asks for one of ours, :func:`arm` puts a finder in front of the
+others. It finds no module itself; it sees ``celery`` being imported, which is the moment to patch,
+and gives our pools their names when ``celery.concurrency`` has been executed.
+
+A tracer or a debugger may have started threads by then. gevent gives threads another identity, and
+puts the locks of modules that are being imported right only where there is a single thread. So with
+more than one the moment is a little later: when Celery's command, which holds no such lock, calls
+``maybe_patch_concurrency``. It is not the moment for all, because a search for locks among all
+objects evaluates Celery's proxies, which imports most of Celery before it is patched.
 
 This module is imported by site when Python starts, so it imports nothing but what has been
 imported by then.
@@ -14,16 +19,19 @@ from __future__ import annotations
 
 import os
 import sys
+from _thread import get_ident
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any
+    from typing import Any, Callable
 
 #: What users type after ``-P``, and the hub that it means.
 POOLS = {"hybrid.gevent": "gevent", "hybrid.eventlet": "eventlet"}
+#: The hub that the command line asks for, until it has been patched for.
+_wanted: str | None = None
 
 
 def arm() -> None:
@@ -31,30 +39,51 @@ def arm() -> None:
 
     Calling it again does nothing: in a virtual environment, site runs each file twice.
     """
-    if os.environ.get("HYBRID_NO_BOOT") or _watcher() is not None:
+    global _wanted
+    if os.environ.get("HYBRID_NO_BOOT") or _is_armed():
         return
     # Unlike `sys.orig_argv`, without the options of the interpreter, of which one is `-P`.
     argv = getattr(sys, "argv", ())
     if _is_multi(argv):
         return
-    hub = requested_hub(argv)
-    if hub is None:
+    _wanted = requested_hub(argv)
+    if _wanted is None:
         return
+    sys.meta_path.insert(0, _CeleryWatcher())
     if "celery" in sys.modules:
-        patch(hub)
-    else:
-        sys.meta_path.insert(0, _CeleryWatcher(hub))
+        _replace_patcher()
+        _patch_if_safe()
+    if "celery.concurrency" in sys.modules:
+        name_pools()
 
 
 def patch(hub: str) -> None:
     """Patch for ``hub`` now, and give our pools their names."""
+    global _wanted
     from hybrid import patching
 
     patching.patch(hub)
+    if _wanted == hub:
+        _wanted = None
     if "celery.concurrency" in sys.modules:
         name_pools()
-    elif _watcher() is None:
-        sys.meta_path.insert(0, _CeleryWatcher(None))
+    elif not _is_armed():
+        sys.meta_path.insert(0, _CeleryWatcher())
+
+
+def wanted() -> str | None:
+    """Return the hub that the command line of this process asks for, if we have not patched."""
+    return _wanted
+
+
+def patch_if_wanted() -> None:
+    """Patch for the hub that the command line asks for, unless that has been done."""
+    global _wanted
+    if _wanted is not None:
+        hub, _wanted = _wanted, None
+        from hybrid import patching
+
+        patching.patch(hub)
 
 
 def name_pools() -> None:
@@ -103,39 +132,81 @@ def _is_multi(argv: Sequence[str]) -> bool:
     return False
 
 
-def _watcher() -> _CeleryWatcher | None:
-    return next((found for found in sys.meta_path if isinstance(found, _CeleryWatcher)), None)
+def _is_armed() -> bool:
+    return any(isinstance(finder, _CeleryWatcher) for finder in sys.meta_path)
+
+
+def _patch_if_safe() -> None:
+    """Patch in the middle of an import, unless that may leave the lock of a module held."""
+    if _count_threads() > 1:
+        import threading
+
+        # eventlet leaves Python's import system on native threads.
+        is_main = threading.current_thread() is threading.main_thread()
+        if _wanted != "eventlet" or not is_main:
+            return
+    patch_if_wanted()
+
+
+def _count_threads() -> int:
+    # A tracer's threads may be unknown to Python: written in another language, or registered with
+    # a `threading` that was imported anew.
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return len(sys._current_frames())
+
+
+def _replace_patcher() -> None:
+    """Let Celery's command patch for our pools where it does so for its own."""
+    # Celery puts another module in the place of the one that was executed.
+    celery: Any = sys.modules["celery"]
+    celerys_own = celery.maybe_patch_concurrency
+
+    def maybe_patch_concurrency(*args: Any, **kwargs: Any) -> Any:
+        patch_if_wanted()
+        return celerys_own(*args, **kwargs)
+
+    celery.maybe_patch_concurrency = maybe_patch_concurrency
 
 
 class _CeleryWatcher:
     """A finder that notices the imports of ``celery`` and ``celery.concurrency``."""
 
-    def __init__(self, hub: str | None) -> None:
-        self._hub = hub
+    def __init__(self) -> None:
+        self._then: dict[str, Callable[[], None]] = {"celery.concurrency": name_pools}
+        if _wanted is not None:
+            self._then["celery"] = _replace_patcher
+        #: What other finders are being asked for, with the thread that asks.
+        self._asked: set[tuple[str, int]] = set()
 
     def find_spec(self, fullname: str, *_: object) -> ModuleSpec | None:
-        if fullname == "celery" and self._hub is not None:
-            hub, self._hub = self._hub, None
-            from hybrid import patching
+        if fullname == "celery":
+            _patch_if_safe()
+        then = self._then.get(fullname)
+        question = (fullname, get_ident())
+        if then is None or question in self._asked:
+            return None
+        # The finders of others, tracers for one, have their say as if we were not there.
+        from importlib.util import find_spec
 
-            patching.patch(hub)
-        elif fullname == "celery.concurrency":
-            sys.meta_path.remove(self)
-            # The finders of others, tracers for one, have their say as if we were not there.
-            from importlib.util import find_spec
-
+        self._asked.add(question)
+        try:
             spec = find_spec(fullname)
-            if spec is not None and spec.loader is not None:
-                spec.loader = _NamingLoader(spec.loader)  # type: ignore[assignment]
-            return spec
-        return None
+        finally:
+            self._asked.discard(question)
+        # Who finds a module need not execute it: `python -m celery` finds it twice.
+        if spec is not None and spec.loader is not None:
+            spec.loader = _Loader(spec.loader, then)  # type: ignore[assignment]
+        return spec
 
 
-class _NamingLoader:
-    """Executes ``celery.concurrency`` as its own loader does, then names our pools."""
+class _Loader:
+    """Executes a module as its own loader does, and then does something more."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, then: Callable[[], None]) -> None:
         self._loader = loader
+        self._then = then
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         module: ModuleType | None = self._loader.create_module(spec)
@@ -146,4 +217,4 @@ class _NamingLoader:
             module.__spec__.loader = self._loader
         module.__loader__ = self._loader
         self._loader.exec_module(module)
-        name_pools()
+        self._then()

@@ -13,6 +13,7 @@ from celery import concurrency
 from celery.bin import worker
 
 from hybrid import _boot, patching
+from hybrid.errors import NotPatchedError
 
 
 @click.command("hybrid", hidden=True)
@@ -48,9 +49,19 @@ class _WorkersPool(worker.WorkersPool):  # type: ignore[misc]
     """Takes our pools for ``-P`` where no start-up file has given Celery their names.
 
     They are not shown among the choices: the help of ``celery worker`` is Celery's own.
+
+    Raises:
+        NotPatchedError: There was no moment at which it was safe to patch, in a script for one.
     """
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        hub = _boot.wanted()
+        if hub is not None:
+            raise NotPatchedError(
+                f"hybrid.{hub}: other threads ran when Celery was imported, and Celery's "
+                f'command has not asked to patch; start the worker with "celery -A proj worker '
+                f'-P hybrid.{hub}", or call hybrid.patch("{hub}") before any other import'
+            )
         if value in _boot.POOLS and value not in self.choices:
             patching.require(_boot.POOLS[value])
             return concurrency.get_implementation(f"{value}:TaskPool")

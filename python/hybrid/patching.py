@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import threading
+import time
 import warnings
+from types import FrameType
 from typing import Any
 
 from hybrid.errors import NotPatchedError
+
+#: Seconds that other threads get to end their imports.
+IMPORT_WAIT = 5.0
+#: The code of Python's import system, which holds the lock of a module while that is executed.
+_IMPORT_SYSTEM = "<frozen importlib._bootstrap>"
 
 #: Modules that hold on to locks, sockets or threads from when they are imported.
 _EARLY = ("celery", "kombu", "billiard", "amqp", "redis", "requests", "urllib3", "httpx")
@@ -33,7 +42,8 @@ def patch(hub: str) -> None:
     if is_patched(hub):
         return
     early = [name for name in _EARLY if name in sys.modules]
-    if early:
+    # By itself, `celery` holds on to nothing: Celery patches when it has been imported, too.
+    if early and early != ["celery"]:
         warnings.warn(
             f"hybrid.{hub}: {', '.join(early)} imported before the standard library is patched, "
             f'so they may block the whole worker; call hybrid.patch("{hub}") before any other '
@@ -112,7 +122,61 @@ def _patch_gevent() -> None:
     import gevent.monkey
     import gevent.signal
 
-    gevent.monkey.patch_all()
+    _keep_out_of_imports()
+    if _is_importing(sys._getframe()):
+        gevent.monkey.patch_all()
+        return
+    # gevent looks for locks that it has to put right among all objects. There are none, and looking
+    # at Celery's proxies would import Celery before sockets are patched.
+    gc.freeze()
+    try:
+        gevent.monkey.patch_all()
+    finally:
+        gc.unfreeze()
+
+
+def _keep_out_of_imports() -> None:
+    """Wait until nobody holds the lock of a module that is being imported.
+
+    gevent gives threads another identity, so whoever holds such a lock cannot release it any more,
+    and whoever imports the same module waits for ever. Where there is one thread only, gevent puts
+    its locks right by itself. eventlet leaves Python's import system on native threads.
+
+    Raises:
+        NotPatchedError: This thread itself is importing, and it is not the only one.
+    """
+    me = threading.get_ident()
+    # A thread that an extension has started may be registered, and have no frame.
+    named = {thread.ident: thread.name for thread in threading.enumerate()}
+    others = (named.keys() | sys._current_frames()) - {me}
+    if not others:
+        return
+    if _is_importing(sys._getframe()):
+        names = [named[ident] for ident in others if ident in named]
+        raise NotPatchedError(
+            "hybrid.gevent: a module that is being imported cannot patch while other threads run "
+            f"({', '.join(names) or 'started outside threading'}); call "
+            'hybrid.patch("gevent") in the file that Python runs, or before they start'
+        )
+    deadline = time.monotonic() + IMPORT_WAIT
+    while any(_is_importing(f) for i, f in sys._current_frames().items() if i != me):
+        if time.monotonic() > deadline:
+            warnings.warn(
+                f"hybrid.gevent: another thread has been importing a module for {IMPORT_WAIT:g} s; "
+                "whoever imports the same module may wait for ever",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return
+        time.sleep(0.005)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT_SYSTEM:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _patch_eventlet() -> None:
