@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from typing import Any, Callable
 from weakref import WeakSet
 
@@ -19,8 +20,10 @@ from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES
 
 from hybrid import patching
+from hybrid.hubs.base import Greenlet
 from hybrid.worker import settings
 from hybrid.worker.pool import TaskPool
+from hybrid.worker.shutdown import ColdShutdown
 
 logger = get_logger("celery.worker")
 
@@ -91,6 +94,8 @@ def _on_worker(sender: Any, **_: Any) -> None:
     if not isinstance(platforms.signals, _GreenSignals):
         patching.specialise(platforms.signals, _GreenSignals)
     platforms.signals.worker = sender
+    platforms.signals.greenlet = None
+    platforms.signals.cold = None
 
 
 def _on_logging(instance: Any, **_: Any) -> None:
@@ -116,11 +121,15 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
 
     ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 
-    #: The worker that the handlers belong to.
+    #: The worker that the handlers belong to, and the greenlet that runs it.
     worker: Any
+    greenlet: Greenlet | None
+    cold: ColdShutdown | None
 
     def __setitem__(self, name: Any, handler: Any) -> None:
         if callable(handler) and self.signum(name) in self.ENDING:
+            if self.greenlet is None:
+                self.greenlet = self.worker.pool.hub.current()
             handler = self._in_greenlet(handler)
         super().__setitem__(name, handler)
 
@@ -128,18 +137,26 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
         is_cold = getattr(handler, "__name__", "") == "worker_Cold"
 
         def run_in_greenlet(*args: Any) -> None:
-            worker = self.worker
-            if is_cold and not worker.pool.is_held:
-                # It cancels the consumer, and only the consumer's own greenlet may read from
-                # its connection. There it also keeps the consumer from taking more tasks, as
-                # under prefork.
-                worker.pool.hold()
-                worker.consumer.call_soon(_say_and_do, handler, *args)
+            hub = self.worker.pool.hub
+            run = partial(_say_and_do, handler, *args)
+            if is_cold:
+                hub.call_soon_threadsafe(self._end, run)
             else:
-                hub = worker.pool.hub
-                hub.call_soon_threadsafe(hub.spawn, _say_and_do, handler, *args)
+                hub.call_soon_threadsafe(hub.spawn, run)
 
         return run_in_greenlet
+
+    def _end(self, run: Callable[[], object]) -> None:
+        """Begin a cold shutdown; do what another signal asks for when there is one. In the hub."""
+        if self.cold is None:
+            assert self.greenlet is not None  # it has set the handlers
+            self.cold = ColdShutdown(self.worker, self.greenlet, run)
+            self.cold.start()
+        elif self.cold.is_waiting:
+            # Celery has not changed its handlers yet, so this one is the same.
+            self.cold.hurry()
+        else:
+            self.worker.pool.hub.spawn(run)
 
 
 def _say_and_do(handler: Callable[..., object], *args: Any) -> None:

@@ -85,6 +85,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         super().__init__(run_or_refuse, **kwargs)
         self.due_line = DueLine(self.pool)
+        #: Whether a loop performs what `call_soon` is given.
+        self.is_looping = False
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
         self._off = settings.disabled(self.app)

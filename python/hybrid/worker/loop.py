@@ -45,7 +45,7 @@ def greenloop(
         Exception: What breaks either connection, as in Celery.
     """
     is_virtual = connection.transport.driver_type != "amqp"
-    with _Heartbeats(consumer, connection, hbrate) as heartbeats:
+    with _Heartbeats(consumer, connection, hbrate) as heartbeats, _Looping(consumer):
         task_consumer.on_message = consumer.create_task_handler()
         task_consumer.consume()
         consumer.start_batching()
@@ -81,6 +81,19 @@ def _drain_with_credit(consumer: Any, connection: Any) -> None:
             connection.drain_events(timeout=0)
         return
     connection.drain_events(timeout=MESSAGE_WAIT)
+
+
+class _Looping:
+    """Says that somebody performs what is handed to the consumer."""
+
+    def __init__(self, consumer: Any) -> None:
+        self._consumer = consumer
+
+    def __enter__(self) -> None:
+        self._consumer.is_looping = True
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.is_looping = False
 
 
 class _Heartbeats:

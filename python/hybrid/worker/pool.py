@@ -167,9 +167,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._held = True
 
     @property
-    def is_held(self) -> bool:
-        """Tell whether no more jobs are started."""
-        return self._held
+    def running(self) -> int:
+        """Return how many jobs run."""
+        return self._busy
 
     def wait_for_room(self, per_slot: int) -> None:
         """Wait while more than ``per_slot`` jobs are waiting for each that can run.
