@@ -17,9 +17,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["__version__", "patch"]
+__all__ = ["JobKilled", "__version__", "patch"]
 
 __version__: str
+JobKilled: type[BaseException]
 
 
 def patch(name: str) -> None:
@@ -42,6 +43,10 @@ def __getattr__(name: str) -> Any:
         from hybrid._rust import __version__
 
         return __version__
+    if name == "JobKilled":
+        from hybrid.worker.execution.pool import JobKilled
+
+        return JobKilled
     if name in ("gevent", "eventlet"):
         # Celery resolves `worker_pool = "hybrid.gevent"` to the attribute `gevent` of this
         # module, and wants the pool. That works once: from then on, the attribute is the

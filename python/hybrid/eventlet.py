@@ -6,7 +6,8 @@ from celery import signals
 
 from hybrid import hubs, patching
 from hybrid.hubs.base import Hub
-from hybrid.worker import attach, pool, timer
+from hybrid.worker import attach
+from hybrid.worker.execution import pool, timer
 
 __all__ = ["TaskPool", "Timer"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from hybrid import hubs, patching
 from hybrid.hubs.base import Hub
-from hybrid.worker import attach, pool, timer
+from hybrid.worker import attach
+from hybrid.worker.execution import pool, timer
 
 __all__ = ["TaskPool", "Timer"]
 

@@ -65,7 +65,7 @@ class RaisingCallback(bootsteps.StartStopStep):
 
 
 def _break_our_request(method: str) -> None:
-    from hybrid.worker.request import Request
+    from hybrid.worker.consuming.request import Request
 
     def fail(self: Any, *_args: Any, **_kwargs: Any) -> None:
         raise TypeError("a release of Celery has moved something")

@@ -12,7 +12,7 @@ from harness.journal import Journal
 from harness.waiting import eventually
 from harness.worker import StartWorker
 
-from hybrid.worker.rotation import CHANNEL_LIMIT
+from hybrid.worker.consuming.rotation import CHANNEL_LIMIT
 
 RECONNECTS = "Trying to reconnect"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hybrid.worker import strategy
-from hybrid.worker.strategy import _Clocks
+from hybrid.worker.consuming import strategy
+from hybrid.worker.consuming.strategy import _Clocks
 
 AHEAD = 1_700_000_000.0
 

@@ -33,9 +33,9 @@ from kombu.utils.json import dumps as kombu_dumps
 from kombu.utils.json import loads as kombu_loads
 
 from hybrid import _rust
-from hybrid.transports import redis as hybrid_redis
 from hybrid.transports.message import Message, decode_envelope
-from hybrid.worker import strategy
+from hybrid.transports.redis import channel as hybrid_redis
+from hybrid.worker.consuming import strategy
 
 ALL_CONTENT = set(registry._decoders)
 

@@ -17,8 +17,8 @@ from kombu.transport.virtual.base import Base64
 from kombu.utils.json import dumps as kombu_dumps
 
 from hybrid import _rust, identifiers
-from hybrid.transports.message import dumps
-from hybrid.worker.sender import shown
+from hybrid.encoding import dumps
+from hybrid.worker.publishing.message import shown
 
 PLAIN = st.recursive(
     st.none()

@@ -8,8 +8,8 @@ import pytest
 from kombu.common import PREFETCH_COUNT_MAX, QoS
 from kombu.transport import memory
 
-from hybrid.worker import prefetch as prefetch_module
-from hybrid.worker.prefetch import CHANGE_WAIT, Prefetch
+from hybrid.worker.consuming import prefetch as prefetch_module
+from hybrid.worker.consuming.prefetch import CHANGE_WAIT, Prefetch
 
 WAIT = 2.0
 

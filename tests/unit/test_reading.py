@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from kombu import Message
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from hybrid.worker.pool import check_seconds
-from hybrid.worker.reading import find_fault
+from hybrid.worker.consuming.reading import find_fault
+from hybrid.worker.execution.pool import check_seconds
 
 _app = Celery("reading", broker="memory://", set_as_current=False)
 _app.conf.timezone = "America/New_York"

@@ -13,7 +13,7 @@ from greenlet import getcurrent, greenlet
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybrid.worker.tracing import Context, GreenStack, _saferepr
+from hybrid.worker.execution.tracing import Context, GreenStack, _saferepr
 
 HEADERS = [name for name in vars(CelerysContext) if not name.startswith("_")]
 NAMES = st.sampled_from([*HEADERS, "lang", "task", "argsrepr", "compression", "tenant", "x-death"])

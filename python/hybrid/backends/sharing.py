@@ -20,7 +20,7 @@ SHAREABLE = frozenset(
         "celery.backends.mongodb.MongoBackend",
         "celery.backends.redis.RedisBackend",
         "celery.backends.redis.SentinelBackend",
-        "hybrid.backends.redis.RedisBackend",
+        "hybrid.backends.redis.backend.RedisBackend",
     }
 )
 

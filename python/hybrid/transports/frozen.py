@@ -13,9 +13,9 @@ from typing import Any
 
 from kombu.transport import pyamqp
 
-from hybrid.transports import amqp_message
+from hybrid.transports.amqp import message as amqp_message
 from hybrid.transports.message import Message, decode_envelope
-from hybrid.transports.redis_qos import QoS
+from hybrid.transports.redis.qos import QoS
 
 
 class Form(abc.ABC):

@@ -13,16 +13,13 @@ from typing import Any, Callable
 from kombu.serialization import registry
 from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps as kombu_dumps
 from kombu.utils.json import loads as kombu_loads
 
 from hybrid import _rust
 from hybrid._rust import Delivery
-
-JSON = "application/json"
+from hybrid.encoding import JSON
 
 # kombu has no public way to ask for these; `test_decoding` fails when a release moves them.
-_encoders = registry._encoders
 _decoders = registry._decoders
 _disabled = registry._disabled_content_types
 
@@ -41,28 +38,6 @@ def decode_envelope(data: str | bytes) -> Any:
         return _rust.decode_envelope(data)
     except _rust.DecodeError:
         return kombu_loads(bytes_to_str(data))
-
-
-def encode_json(value: Any) -> str | None:
-    """Encode ``value`` as kombu's serializer ``json`` does.
-
-    Returns:
-        The text; ``None`` if only kombu's own code knows, or somebody has replaced it.
-    """
-    text = _rust.dumps(value)
-    if text is None or _encoders["json"].encoder is not kombu_dumps:
-        return None
-    return text
-
-
-def dumps(value: Any) -> str:
-    """Encode ``value`` as ``kombu.utils.json.dumps`` does.
-
-    Raises:
-        TypeError: JSON has no way to say it.
-    """
-    text = _rust.dumps(value)
-    return kombu_dumps(value) if text is None else text
 
 
 class OurMessage:

@@ -22,13 +22,13 @@ from kombu.transport import TRANSPORT_ALIASES
 from hybrid import patching
 from hybrid.hubs.base import Greenlet
 from hybrid.worker import settings
-from hybrid.worker.pool import TaskPool
+from hybrid.worker.execution.pool import TaskPool
 from hybrid.worker.shutdown import ColdShutdown
 
 logger = get_logger("celery.worker")
 
 STOCK_CONSUMER = "celery.worker.consumer:Consumer"
-HYBRID_CONSUMER = "hybrid.worker.consumer:Consumer"
+HYBRID_CONSUMER = "hybrid.worker.consuming.consumer:Consumer"
 STOCK_BEAT = "celery.worker.components:Beat"
 HYBRID_BEAT = "hybrid.worker.beat:Beat"
 #: kombu's names of transports, and ours for the same.

@@ -18,7 +18,7 @@ from celery.platforms import EX_FAILURE
 from celery.utils.log import get_logger
 
 from hybrid.hubs.base import Greenlet
-from hybrid.worker.loop import MESSAGE_WAIT
+from hybrid.worker.consuming.loop import MESSAGE_WAIT
 
 logger = get_logger("celery.worker")
 

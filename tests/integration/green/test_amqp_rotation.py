@@ -15,8 +15,8 @@ import pytest
 from kombu.common import QoS
 
 from hybrid.hubs.base import Hub
-from hybrid.worker.prefetch import Prefetch
-from hybrid.worker.rotation import CHANNEL_LIMIT, Rotation
+from hybrid.worker.consuming.prefetch import Prefetch
+from hybrid.worker.consuming.rotation import CHANNEL_LIMIT, Rotation
 
 PREFETCH = 4
 

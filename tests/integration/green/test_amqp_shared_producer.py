@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp as amqp_transport
-from hybrid.worker.shared_producer import SharedProducer, SharedProducerPool
+from hybrid.worker.publishing.shared_producer import SharedProducer, SharedProducerPool
 
 InGreenlets = Callable[..., list[Any]]
 

@@ -21,8 +21,8 @@ from amqp.exceptions import (
 from kombu.transport import pyamqp
 
 from hybrid.hubs.base import Hub
-from hybrid.transports.amqp_channel import _RECEIVE
-from hybrid.transports.amqp_message import Message
+from hybrid.transports.amqp.channel import _RECEIVE
+from hybrid.transports.amqp.message import Message
 
 InGreenlets = Callable[..., list[Any]]
 

@@ -15,9 +15,9 @@ from celery import Celery, signals
 from celery.app.base import Celery as CeleryApp
 from kombu.transport import TRANSPORT_ALIASES
 
-from hybrid.worker import publish
-from hybrid.worker.caller import Caller
-from hybrid.worker.sender import Sender
+from hybrid.worker.publishing import publish
+from hybrid.worker.publishing.call import Caller
+from hybrid.worker.publishing.message import Sender
 
 InGreenlets = Callable[..., list[Any]]
 

@@ -14,8 +14,8 @@ from celery.app.task import Context
 from celery.backends.redis import RedisBackend as CelerysBackend
 from celery.utils.objects import Bunch
 
-from hybrid.backends.redis import LARGE, RedisBackend
-from hybrid.backends.redis_store import BYTES, Result, Store
+from hybrid.backends.redis.backend import LARGE, RedisBackend
+from hybrid.backends.redis.store import BYTES, Result, Store
 from hybrid.clients.redis import MultiplexedRedis
 
 InGreenlets = Callable[..., list[Any]]

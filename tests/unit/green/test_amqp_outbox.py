@@ -9,7 +9,7 @@ from typing import Callable
 import pytest
 
 from hybrid.hubs.base import Hub
-from hybrid.transports.amqp_outbox import Outbox
+from hybrid.transports.amqp.outbox import Outbox
 
 #: More than the buffers of a socket take.
 MUCH = b"x" * 8_000_000

@@ -18,8 +18,8 @@ from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
 from hybrid.hubs.base import Hub
-from hybrid.worker import pool as module
-from hybrid.worker.pool import JobKilled
+from hybrid.worker.execution import pool as module
+from hybrid.worker.execution.pool import JobKilled
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from celery import Celery
 
 from hybrid.hubs.base import Hub
-from hybrid.worker import events
-from hybrid.worker.request import Request
+from hybrid.worker.consuming.request import Request
+from hybrid.worker.watching import events
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT
 from celery.utils.log import ColorFormatter
 
 from hybrid.hubs.base import Hub
-from hybrid.worker import lines
-from hybrid.worker.lines import InfoLogger
+from hybrid.worker.watching import lines
+from hybrid.worker.watching.lines import InfoLogger
 
 CONTEXT = {"name": "tests.add", "id": "1-2"}
 MESSAGE = "Task %(name)s[%(id)s] received"

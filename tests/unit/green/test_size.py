@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 from greenlet import GreenletExit, greenlet
 
 from hybrid.hubs.base import Hub
-from hybrid.worker.waiting import Waiters
+from hybrid.worker.execution.waiting import Waiters
 
 
 @pytest.fixture

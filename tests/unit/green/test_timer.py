@@ -18,8 +18,8 @@ from celery.utils import timer2
 from kombu.asynchronous import timer as kombu_timer
 
 from hybrid.hubs.base import Hub
-from hybrid.worker import timer as timer_module
-from hybrid.worker.timer import Timer
+from hybrid.worker.execution import timer as timer_module
+from hybrid.worker.execution.timer import Timer
 
 
 @pytest.fixture

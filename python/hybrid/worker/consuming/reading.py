@@ -15,7 +15,7 @@ from typing import Any
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from hybrid.worker.pool import check_seconds
+from hybrid.worker.execution.pool import check_seconds
 
 #: What code raises that meets something else in a message than it expects.
 SYMPTOMS = (

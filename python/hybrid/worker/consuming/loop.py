@@ -17,7 +17,7 @@ from celery import bootsteps
 from celery.worker import state
 
 from hybrid.transports import amqp
-from hybrid.worker.rotation import Rotation
+from hybrid.worker.consuming.rotation import Rotation
 
 #: How often the event connection is read, per heartbeat interval. Celery checks twice.
 READS_PER_HEARTBEAT = 4

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 from queue import Empty
-from time import monotonic, time
+from time import time
 from types import FunctionType
 from typing import Any, Callable
 
@@ -26,16 +26,15 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from hybrid import hubs
 from hybrid._rust import encode_base64
-from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.clients.redis.client import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.encoding import dumps
 from hybrid.identifiers import uuid4
-from hybrid.transports.message import Message, OurMessage, decode_envelope, dumps
-from hybrid.transports.redis_pop import Popped, Popper, passes
-from hybrid.transports.redis_qos import QoS
+from hybrid.transports.message import Message, OurMessage, decode_envelope
+from hybrid.transports.redis.pop import Popped, Popper, passes
+from hybrid.transports.redis.qos import QoS
 
 logger = get_logger("kombu.transport.redis")
 
-#: Seconds between two looks at what nobody has acknowledged, as kombu has them while it is idle.
-RESTORE_INTERVAL = 10
 #: Seconds after which a server is asked again that has refused for a reason that passes.
 REFUSED_WAIT = 1.0
 
@@ -437,84 +436,6 @@ class _PrefixedClient(redis.GlobalKeyPrefixMixin, MultiplexedRedis):  # type: ig
         pipeline = _PrefixedPipeline(self, transaction, shard_hint)
         pipeline.global_keyprefix = self.global_keyprefix
         return pipeline
-
-
-class _Poller(redis.MultiChannelPoller):  # type: ignore[misc]
-    """kombu's poller, restoring what nobody has acknowledged by the clock, not by its turns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._restored_at = monotonic()
-        #: Why Redis refuses for now to have messages put back.
-        self._refusal: str | None = None
-
-    def maybe_restore_messages(self) -> None:
-        """Put messages back whose visibility timeout has passed, if it is time to look."""
-        for channel in self._channels:
-            if channel.active_queues:
-                now = monotonic()
-                # An option since kombu 5.7.
-                interval = getattr(channel, "unacked_restore_interval", 0) or RESTORE_INTERVAL
-                if now - self._restored_at >= interval:
-                    self._restored_at = now
-                    channel.qos._vrestore_count = 0  # kombu's own throttle counts calls
-                    self._restore_messages()
-                return
-
-    def _restore_messages(self) -> None:
-        try:
-            super().maybe_restore_messages()
-        except ResponseError as exc:
-            if not passes(exc):
-                raise
-            if self._refusal != str(exc):
-                self._refusal = str(exc)
-                logger.error(
-                    "Redis refuses to have messages put back whose visibility timeout has passed "
-                    "(%s). The worker tries again until that has been set right",
-                    exc,
-                )
-        else:
-            self._refusal = None
-
-
-class Transport(redis.Transport):  # type: ignore[misc]
-    """kombu's transport, opening channels that take many messages at a time."""
-
-    Channel = Channel
-
-    #: Seconds without a look at publish/subscribe while there are messages.
-    LISTEN_EVERY = 0.05
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.cycle = _Poller()
-        self._listened_at = monotonic()
-
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
-        """Deliver what there is, or wait for something at most ``timeout`` seconds.
-
-        Raises:
-            TimeoutError: Nothing has come.
-        """
-        # kombu does this only where no socket has anything to say, and never while it is full.
-        self.cycle.maybe_restore_messages()
-        channels = tuple(self.cycle._channels)
-        got = [channel.pop_many() for channel in channels]
-        if not any(got):
-            super().drain_events(connection, timeout)
-            hub = hubs.running()
-            if hub is not None and hub.can_park():
-                hub.sleep(0)  # what has come starts before the server is asked for more
-            return
-        now = monotonic()
-        if now - self._listened_at >= self.LISTEN_EVERY:
-            self._listened_at = now
-            for channel in channels:
-                if channel.active_fanout_queues:
-                    self.cycle._register_LISTEN(channel)
-                    if channel.subclient.connection.can_read(timeout=0):
-                        channel._receive()
 
 
 def _has_kombus_body_codec(channel: redis.Channel) -> bool:

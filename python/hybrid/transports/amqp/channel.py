@@ -34,8 +34,8 @@ from hybrid._rust import (
     encode_reject,
 )
 from hybrid.hubs.base import Greenlet
-from hybrid.transports.amqp_confirms import Confirms
-from hybrid.transports.amqp_message import Message, decoded_body
+from hybrid.transports.amqp.confirms import Confirms
+from hybrid.transports.amqp.message import Message, decoded_body
 
 logger = logging.getLogger("kombu.transport.pyamqp")
 _amqp_logger = logging.getLogger("amqp")

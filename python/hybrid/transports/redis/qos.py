@@ -11,11 +11,11 @@ from kombu.transport import redis, virtual
 from redis.exceptions import ResponseError
 
 from hybrid import hubs
-from hybrid.clients.redis import MultiplexedRedis
+from hybrid.clients.redis.client import MultiplexedRedis
+from hybrid.encoding import dumps
 from hybrid.hubs.gather import Gather
-from hybrid.transports.message import dumps
-from hybrid.transports.redis_pop import LIMIT, passes
-from hybrid.transports.redis_restore import AT_ONCE, restore
+from hybrid.transports.redis.pop import LIMIT, passes
+from hybrid.transports.redis.restore import AT_ONCE, restore
 
 logger = get_logger("kombu.transport.redis")
 

@@ -15,7 +15,7 @@ from amqp.exceptions import RecoverableConnectionError
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
-from hybrid.worker.prefetch import Prefetch
+from hybrid.worker.consuming.prefetch import Prefetch
 
 logger = get_logger("celery.worker.consumer")
 

@@ -18,9 +18,9 @@ from kombu.clocks import LamportClock
 
 from hybrid import patching
 from hybrid._rust import EventLog, JsonText
+from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
-from hybrid.transports.message import encode_json
-from hybrid.worker.producers import Producer
+from hybrid.worker.publishing.producers import Producer
 
 logger = get_logger("celery.events")
 

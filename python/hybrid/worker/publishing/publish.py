@@ -10,11 +10,11 @@ from celery.app.base import Celery
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp as amqp_transport
 from hybrid.transports import redis
-from hybrid.worker.caller import Caller
-from hybrid.worker.places import ConnectionPool
-from hybrid.worker.producers import Producer, ProducerPool, ReadyProducerPool
-from hybrid.worker.sender import MessageMaker, Sender
-from hybrid.worker.shared_producer import SharedProducerPool
+from hybrid.worker.publishing.call import Caller
+from hybrid.worker.publishing.message import MessageMaker, Sender
+from hybrid.worker.publishing.places import ConnectionPool
+from hybrid.worker.publishing.producers import Producer, ProducerPool, ReadyProducerPool
+from hybrid.worker.publishing.shared_producer import SharedProducerPool
 
 #: Producers on Redis. Celery has ten, one for each connection.
 PRODUCERS = 100

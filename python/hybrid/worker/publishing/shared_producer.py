@@ -20,10 +20,10 @@ from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
 
 from hybrid import patching
+from hybrid.encoding import JSON
 from hybrid.hubs.base import Hub
 from hybrid.transports import amqp
-from hybrid.transports.message import JSON
-from hybrid.worker.producers import Producer, ProducerPool, recoverable_errors
+from hybrid.worker.publishing.producers import Producer, ProducerPool, recoverable_errors
 
 #: Bytes of a body that is published with others. RabbitMQ closes the channel of one that is too
 #: large, and may be configured to find 1 MB too large, but hardly less.

@@ -16,9 +16,9 @@ from celery import signals
 from celery.utils.nodenames import anon_nodename
 from kombu.entity import maybe_delivery_mode
 
-from hybrid.transports.message import encode_json
-from hybrid.worker.producers import Producer, recoverable_errors
-from hybrid.worker.shared_producer import SharedProducer
+from hybrid.encoding import encode_json
+from hybrid.worker.publishing.producers import Producer, recoverable_errors
+from hybrid.worker.publishing.shared_producer import SharedProducer
 
 #: Options that ask for nothing where they are not set.
 _UNSET = frozenset(

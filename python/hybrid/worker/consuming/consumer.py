@@ -21,20 +21,14 @@ from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import amqp, redis
-from hybrid.worker import (
-    collector,
-    events,
-    lines,
-    publish,
-    reading,
-    request,
-    settings,
-    strategy,
-    tracing,
-)
-from hybrid.worker.held import DueLine
-from hybrid.worker.loop import greenloop
-from hybrid.worker.prefetch import Prefetch
+from hybrid.worker import settings
+from hybrid.worker.consuming import reading, request, strategy
+from hybrid.worker.consuming.held import DueLine
+from hybrid.worker.consuming.loop import greenloop
+from hybrid.worker.consuming.prefetch import Prefetch
+from hybrid.worker.execution import collector, tracing
+from hybrid.worker.publishing import publish
+from hybrid.worker.watching import events, lines
 
 logger = get_logger("celery.worker.consumer")
 

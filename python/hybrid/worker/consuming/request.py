@@ -22,9 +22,9 @@ from celery.worker.state import task_accepted, task_ready, total_count
 from dateutil.tz import UTC
 
 from hybrid.transports.message import OurMessage
-from hybrid.worker.complaints import complain, complain_of_the_log
-from hybrid.worker.events import takes_tasks
-from hybrid.worker.job import Job
+from hybrid.worker.execution.job import Job
+from hybrid.worker.watching.complaints import complain, complain_of_the_log
+from hybrid.worker.watching.events import takes_tasks
 
 logger = get_logger("celery.worker.request")
 

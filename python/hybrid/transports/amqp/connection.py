@@ -33,8 +33,8 @@ from hybrid import hubs
 from hybrid._rust import AmqpDelivery, AmqpError, AmqpReader
 from hybrid.hubs.base import Greenlet
 from hybrid.hubs.gather import copied
-from hybrid.transports.amqp_channel import Channel
-from hybrid.transports.amqp_outbox import Collector, Outbox
+from hybrid.transports.amqp.channel import Channel
+from hybrid.transports.amqp.outbox import Collector, Outbox
 
 logger = logging.getLogger("kombu.transport.pyamqp")
 

@@ -14,10 +14,10 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from hybrid import hubs
-from hybrid.backends.redis_listen import ResultConsumer
-from hybrid.backends.redis_store import Result, Store
-from hybrid.clients.redis import Command, MultiplexedRedis, shared
-from hybrid.transports.message import encode_json
+from hybrid.backends.redis.listen import ResultConsumer
+from hybrid.backends.redis.store import Result, Store
+from hybrid.clients.redis.client import Command, MultiplexedRedis, shared
+from hybrid.encoding import encode_json
 
 logger = get_logger("celery.backends.redis")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from hybrid.clients.redis import MultiplexedRedis
+from hybrid.clients.redis.client import MultiplexedRedis
 from hybrid.hubs.gather import Gather
 
 _STORE = r"""

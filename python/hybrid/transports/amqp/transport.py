@@ -11,8 +11,8 @@ from typing import Any
 from kombu.transport import pyamqp
 
 from hybrid import hubs
-from hybrid.transports.amqp_channel import Channel
-from hybrid.transports.amqp_connection import Connection
+from hybrid.transports.amqp.channel import Channel
+from hybrid.transports.amqp.connection import Connection
 
 __all__ = ["Channel", "Connection", "SSLTransport", "Transport"]
 

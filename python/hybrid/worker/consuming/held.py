@@ -15,7 +15,7 @@ from celery.worker import state as worker_state
 
 from hybrid._rust import Packing
 from hybrid.transports.frozen import Form
-from hybrid.worker.timer import Entry
+from hybrid.worker.execution.timer import Entry
 
 logger = get_logger("celery.worker.strategy")
 

@@ -25,7 +25,7 @@ from celery.worker import strategy
 
 from hybrid import patching
 from hybrid.hubs.base import Hub
-from hybrid.worker.complaints import complain_of_the_log
+from hybrid.worker.watching.complaints import complain_of_the_log
 
 #: The fields of a record that are the same in all lines of a logger.
 _CONSTANT = ("levelname", "levelno", "name", "process", "processName")

@@ -11,9 +11,9 @@ from typing import Any
 import kombu
 from kombu.pools import ProducerPool as KombuProducerPool
 
+from hybrid.encoding import JSON, encode_json
 from hybrid.transports import redis
-from hybrid.transports.message import JSON, encode_json
-from hybrid.worker.places import Places, ProducerConnections
+from hybrid.worker.publishing.places import Places, ProducerConnections
 
 
 class Producer(kombu.Producer):  # type: ignore[misc]

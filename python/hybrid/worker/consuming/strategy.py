@@ -27,13 +27,13 @@ from kombu.asynchronous.timer import EPOCH
 from kombu.serialization import prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
+from hybrid.encoding import JSON
 from hybrid.transports.frozen import form_of
-from hybrid.transports.message import JSON
-from hybrid.worker.complaints import complain, complain_of_the_log
-from hybrid.worker.events import takes_tasks
-from hybrid.worker.held import PRIORITY, Holder, remember
-from hybrid.worker.request import parse_moment, specialised
-from hybrid.worker.timer import Timer
+from hybrid.worker.consuming.held import PRIORITY, Holder, remember
+from hybrid.worker.consuming.request import parse_moment, specialised
+from hybrid.worker.execution.timer import Timer
+from hybrid.worker.watching.complaints import complain, complain_of_the_log
+from hybrid.worker.watching.events import takes_tasks
 
 logger = get_logger("celery.worker.strategy")
 

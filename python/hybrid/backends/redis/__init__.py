@@ -1,0 +1,5 @@
+"""Celery's Redis result backend on a client that all greenlets share."""
+
+from hybrid.backends.redis.backend import RedisBackend
+
+__all__ = ["RedisBackend"]

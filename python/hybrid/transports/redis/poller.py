@@ -1,0 +1,55 @@
+"""kombu's poller of channels, looking by the clock for what nobody has acknowledged."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from kombu.log import get_logger
+from kombu.transport import redis
+from redis.exceptions import ResponseError
+
+from hybrid.transports.redis.pop import passes
+
+logger = get_logger("kombu.transport.redis")
+
+#: Seconds between two looks at what nobody has acknowledged, as kombu has them while it is idle.
+RESTORE_INTERVAL = 10
+
+
+class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
+    """kombu's poller, restoring what nobody has acknowledged by the clock, not by its turns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._restored_at = monotonic()
+        #: Why Redis refuses for now to have messages put back.
+        self._refusal: str | None = None
+
+    def maybe_restore_messages(self) -> None:
+        """Put messages back whose visibility timeout has passed, if it is time to look."""
+        for channel in self._channels:
+            if channel.active_queues:
+                now = monotonic()
+                # An option since kombu 5.7.
+                interval = getattr(channel, "unacked_restore_interval", 0) or RESTORE_INTERVAL
+                if now - self._restored_at >= interval:
+                    self._restored_at = now
+                    channel.qos._vrestore_count = 0  # kombu's own throttle counts calls
+                    self._restore_messages()
+                return
+
+    def _restore_messages(self) -> None:
+        try:
+            super().maybe_restore_messages()
+        except ResponseError as exc:
+            if not passes(exc):
+                raise
+            if self._refusal != str(exc):
+                self._refusal = str(exc)
+                logger.error(
+                    "Redis refuses to have messages put back whose visibility timeout has passed "
+                    "(%s). The worker tries again until that has been set right",
+                    exc,
+                )
+        else:
+            self._refusal = None

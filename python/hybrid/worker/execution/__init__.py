@@ -1,0 +1,1 @@
+"""Runs jobs: admission, slots, limits, the timer, the tracer's parts."""

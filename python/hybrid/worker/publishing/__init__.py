@@ -1,0 +1,1 @@
+"""From calls of tasks to messages, inside tasks."""

@@ -1,0 +1,1 @@
+"""Tells what happens: task events and log lines."""
