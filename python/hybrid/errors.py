@@ -13,3 +13,10 @@ class NotPatchedError(SystemExit, HybridError):
     Leaving it uncaught ends the process with the message and exit status 1, without a
     traceback: whoever sees it typed a command and needs to know what to type instead.
     """
+
+
+class WorkLostError(HybridError):
+    """Work that several tasks had asked for was ended by somebody before it was done.
+
+    Whether it has had an effect is not known, as with a lost connection.
+    """

@@ -13,7 +13,10 @@ its turns from it. Two rules follow for whoever calls this contract:
 from __future__ import annotations
 
 import abc
-from typing import Any, Callable, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Callable, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from hybrid.hubs.parking import Place
 
 
 class Greenlet(Protocol):
@@ -40,6 +43,10 @@ class Hub(abc.ABC):
 
     #: The word that selects this hub: ``-P hybrid.<name>``.
     name: ClassVar[str]
+
+    def __init__(self) -> None:
+        #: Places whose greenlets go on in the next turn.
+        self._told: list[Place] = []
 
     @abc.abstractmethod
     def current(self) -> Greenlet:
@@ -92,3 +99,39 @@ class Hub(abc.ABC):
     @abc.abstractmethod
     def sleep(self, seconds: float) -> None:
         """Let the other greenlets run for ``seconds``."""
+
+    # -- resuming others; the hub itself does it
+
+    def resume(self, greenlet: Greenlet, *args: Any) -> None:
+        """Switch into ``greenlet``, which has parked. For callbacks of the hub.
+
+        On eventlet, what leaves a greenlet for good reaches whoever has switched into it. Here it
+        is raised in a callback of its own, where the library reports it, and a :exc:`SystemExit`
+        ends the process; whoever resumes goes on with the others.
+        """
+        try:
+            greenlet.switch(*args)
+        except BaseException as exc:
+            self.call_soon(_raise, exc)
+
+    def interrupt(self, greenlet: Greenlet, exc: BaseException | type[BaseException]) -> None:
+        """Raise ``exc`` in ``greenlet`` where it waits. Otherwise as :meth:`resume`."""
+        try:
+            greenlet.throw(exc)
+        except BaseException as left:
+            self.call_soon(_raise, left)
+
+    def resume_soon(self, place: Place) -> None:
+        """Resume who waits at ``place`` in the next turn, behind those who were told before."""
+        if not self._told:
+            self.call_soon(self._resume_told)
+        self._told.append(place)
+
+    def _resume_told(self) -> None:
+        told, self._told = self._told, []
+        for place in told:
+            place.resume()
+
+
+def _raise(exc: BaseException) -> None:
+    raise exc

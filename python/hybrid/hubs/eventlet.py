@@ -25,6 +25,7 @@ class EventletHub(Hub):
     name = "eventlet"
 
     def __init__(self) -> None:
+        super().__init__()
         self._hub = eventlet.hubs.get_hub()
         self._thread_ident = _get_native_ident()
         self._from_elsewhere: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()

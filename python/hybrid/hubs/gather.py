@@ -2,16 +2,21 @@
 
 A group is whatever has been submitted while the group before it was being performed: under load
 groups are large, on an idle worker a group is one, and nothing waits for a group to fill.
+
+Who may switch: the gatherer's own greenlet, while it performs a group; and those who submit, while
+they wait for their outcome. A group is never performed in the greenlet of a submitter: a limit that
+ends one task must not end the work of others.
 """
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Callable, Generic, TypeVar
 
-from hybrid.hubs.base import Greenlet, Hub
+from hybrid.errors import WorkLostError
+from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import Place, copied
 
 Item = TypeVar("Item")
 
@@ -19,22 +24,10 @@ Item = TypeVar("Item")
 GROUP_LIMIT = 1024
 
 
-class _Entry(Generic[Item]):
-    __slots__ = ("greenlet", "is_done", "item", "outcome")
-
-    def __init__(self, item: Item, greenlet: Greenlet | None) -> None:
-        self.item = item
-        self.greenlet = greenlet
-        self.outcome: Any = None
-        self.is_done = False
-
-
 class Gather(Generic[Item]):
     """One kind of work that is done in groups, in the order of submission.
 
-    Belongs to the hub's thread. The first in a turn of the hub does its own item at once; what
-    comes after it is done by a greenlet of its own, so that nobody is killed while it does the
-    work of others.
+    Belongs to the hub's thread.
 
     Args:
         hub: The hub that the submitters run on.
@@ -46,118 +39,82 @@ class Gather(Generic[Item]):
     def __init__(self, hub: Hub, perform: Callable[[list[Item]], Sequence[Any]]) -> None:
         self._hub = hub
         self._perform = perform
-        self._waiting: deque[_Entry[Item]] = deque()
+        #: What is to be done, and who waits for it.
+        self._pending: deque[tuple[Item, Place | None]] = deque()
         self._is_serving = False
-        self._is_first = True
-
-    def is_free(self) -> bool:
-        """Tell whether :meth:`submit` would do an item at once."""
-        return self._is_first and not self._is_serving
+        self._groups = 0
+        self._items = 0
+        self._largest = 0
 
     def submit(self, item: Item) -> Any:
         """Have ``item`` done, and return its outcome. Blocks the calling greenlet.
 
+        A submitter that is ended while it waits has abandoned its item, which is done all the same.
+
         Raises:
-            Exception: The outcome, if it is an exception.
+            BaseException: The outcome, if it is an exception.
+            hybrid.errors.WorkLostError: Somebody has ended the gatherer's greenlet meanwhile.
         """
-        if self.is_free():
-            return self._do_alone(item)
-        entry = _Entry(item, self._hub.current())
-        self._waiting.append(entry)
-        self._start_serving()
-        try:
-            while not entry.is_done:
-                self._hub.park()
-        finally:
-            entry.greenlet = None  # whoever was killed waits for something else now
-        if isinstance(entry.outcome, BaseException):
-            raise entry.outcome
-        return entry.outcome
+        place = Place(self._hub)
+        self._add(item, place)
+        return place.wait()
 
     def post(self, item: Item) -> None:
-        """Have ``item`` done without waiting for it: with what is submitted next, or when this turn
-        of the hub is over. Nobody gets the outcome.
-        """
-        self._waiting.append(_Entry(item, None))
-        if not self._is_serving:
-            # Once more around: what is scheduled already may submit something.
-            self._hub.call_soon(self._hub.call_soon, self._serve_posted)
+        """Have ``item`` done without waiting for it. Nobody gets the outcome."""
+        self._add(item, None)
 
-    def _serve_posted(self) -> None:
-        if self._waiting:
-            self._start_serving()
+    def statistics(self) -> dict[str, int]:
+        """Return how much waits and was done so far: groups, their items, the largest of them."""
+        return {
+            "pending": len(self._pending),
+            "groups": self._groups,
+            "items": self._items,
+            "largest": self._largest,
+        }
 
-    def _start_serving(self) -> None:
+    def _add(self, item: Item, place: Place | None) -> None:
+        self._pending.append((item, place))
         if not self._is_serving:
             self._is_serving = True
             self._hub.spawn(self._serve)
 
-    def _do_alone(self, item: Item) -> Any:
-        self._is_serving = True
-        # It may never give way to others: the server's answer may be there before one looks.
-        self._is_first = False
-        self._hub.call_soon(self._begin_turn)
-        posted = list(self._waiting)
-        self._waiting.clear()
-        try:
-            *_, outcome = self._perform([*(entry.item for entry in posted), item])
-        except BaseException as exc:
-            if not isinstance(exc, Exception):  # somebody kills the submitter alone
-                self._waiting.extendleft(reversed(posted))
-            raise
-        finally:
-            self._is_serving = False
-            if self._waiting:
-                self._start_serving()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        return outcome
-
-    def _begin_turn(self) -> None:
-        self._is_first = True
-
     def _serve(self) -> None:
         """Perform groups until nobody waits."""
-        waiting = self._waiting
+        pending = self._pending
         try:
-            while waiting:
-                group = [waiting.popleft() for _ in range(min(len(waiting), GROUP_LIMIT))]
+            while pending:
+                size = min(len(pending), GROUP_LIMIT)
+                group = [pending.popleft() for _ in range(size)]
+                self._groups += 1
+                self._items += size
+                self._largest = max(self._largest, size)
                 self._settle(group)
         finally:
             self._is_serving = False
+            if pending:  # this greenlet was ended: another one goes on
+                self._is_serving = True
+                self._hub.spawn(self._serve)
 
-    def _settle(self, group: list[_Entry[Item]]) -> None:
+    def _settle(self, group: list[tuple[Item, Place | None]]) -> None:
         try:
-            outcomes = self._perform([entry.item for entry in group])
-            for entry, outcome in zip(group, outcomes):
-                entry.outcome = outcome
+            outcomes = self._perform([item for item, _ in group])
+            if len(outcomes) != len(group):
+                raise RuntimeError(f"{len(outcomes)} outcomes for {len(group)} items")
+        except Exception as exc:
+            for _, place in group:
+                if place is not None:
+                    place.fail(copied(exc))
         except BaseException as exc:
-            for entry in group:
-                # One instance raised in many greenlets would collect all their tracebacks.
-                entry.outcome = copied(exc)
-            if not isinstance(exc, Exception):
-                raise
-        finally:
-            self._hub.call_soon(self._resume, group)
-
-    def _resume(self, group: list[_Entry[Item]]) -> None:
-        for entry in group:
-            entry.is_done = True
-            if entry.greenlet is not None:
-                entry.greenlet.switch()
-
-
-def copied(exc: BaseException) -> BaseException:
-    """Return an exception like ``exc`` for another greenlet to raise."""
-    try:
-        return copy.copy(exc).with_traceback(None)
-    except Exception:
-        pass  # its class wants other arguments than those that it keeps, as some of gevent's do
-    cls = type(exc)
-    try:
-        other = cls.__new__(cls)
-        (OSError if isinstance(exc, OSError) else BaseException).__init__(other, *exc.args)
-        other.__dict__.update(exc.__dict__)
-    except Exception:
-        return exc
-    return other
+            # It is this greenlet that was to end, and nobody else.
+            for _, place in group:
+                if place is not None:
+                    place.fail(WorkLostError(f"whoever did this was ended by {exc!r}"))
+            raise
+        else:
+            for (_, place), outcome in zip(group, outcomes):
+                if place is None:
+                    continue
+                if isinstance(outcome, BaseException):
+                    place.fail(outcome)
+                else:
+                    place.tell(outcome)

@@ -41,6 +41,7 @@ class GeventHub(Hub):
     name = "gevent"
 
     def __init__(self) -> None:
+        super().__init__()
         self._hub = get_hub()
         self._loop = self._hub.loop
         self._thread_ident = _get_native_ident()

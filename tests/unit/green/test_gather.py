@@ -7,17 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from greenlet import GreenletExit
 from harness.greenlets import in_greenlets
 
+from hybrid import JobKilled
+from hybrid.errors import WorkLostError
 from hybrid.hubs.base import Hub
-from hybrid.hubs.gather import GROUP_LIMIT, Gather, copied
+from hybrid.hubs.gather import GROUP_LIMIT, Gather
+from hybrid.hubs.parking import copied
 
 
 class Killed(BaseException):
     pass
 
 
-def test_one_goes_at_once_and_the_others_are_a_group(hub: Hub) -> None:
+def test_what_is_wanted_in_one_turn_is_a_group(hub: Hub) -> None:
     groups: list[list[int]] = []
 
     def perform(items: list[int]) -> Sequence[int]:
@@ -27,11 +32,11 @@ def test_one_goes_at_once_and_the_others_are_a_group(hub: Hub) -> None:
 
     gather = Gather(hub, perform)
     assert in_greenlets(hub, gather.submit, 5) == [0, 10, 20, 30, 40]
-    assert groups == [[0], [1, 2, 3, 4]]
+    assert groups == [[0, 1, 2, 3, 4]]
+    assert gather.statistics() == {"pending": 0, "groups": 1, "items": 5, "largest": 5}
 
 
-def test_without_company_nobody_waits(hub: Hub) -> None:
-    me = hub.current()
+def test_a_group_is_never_done_by_who_submits(hub: Hub) -> None:
     performed_by: list[Any] = []
 
     def perform(items: list[int]) -> Sequence[int]:
@@ -39,22 +44,8 @@ def test_without_company_nobody_waits(hub: Hub) -> None:
         return items
 
     gather = Gather(hub, perform)
-    for number in range(3):
-        assert gather.submit(number) == number
-        hub.sleep(0.001)
-    assert performed_by == [me] * 3
-
-
-def test_only_the_first_of_a_turn_goes_at_once(hub: Hub) -> None:
-    groups: list[int] = []
-
-    def perform(items: list[int]) -> Sequence[int]:
-        groups.append(len(items))  # without ever giving way to others
-        return items
-
-    gather = Gather(hub, perform)
-    in_greenlets(hub, gather.submit, 10)
-    assert groups == [1, 9]
+    assert gather.submit(1) == 1
+    assert performed_by != [hub.current()]
 
 
 def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> None:
@@ -86,7 +77,7 @@ def test_a_group_is_bounded(hub: Hub) -> None:
 
     gather = Gather(hub, perform)
     in_greenlets(hub, gather.submit, GROUP_LIMIT + 2)
-    assert groups == [1, GROUP_LIMIT, 1]
+    assert groups == [GROUP_LIMIT, 2]
 
 
 def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub) -> None:
@@ -102,7 +93,7 @@ def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub)
 
 
 def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
-    fails = [False, True, True]
+    fails = [False, True]
 
     def perform(items: list[int]) -> Sequence[int]:
         hub.sleep(0.01)
@@ -151,22 +142,54 @@ def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
     assert sorted(done) == [*range(5), 99]
 
 
-def test_one_that_is_killed_at_work_leaves_the_others_theirs(hub: Hub) -> None:
+@pytest.mark.parametrize("exc", [SoftTimeLimitExceeded, JobKilled, Killed, GreenletExit])
+def test_one_that_is_ended_leaves_the_others_theirs(hub: Hub, exc: type[BaseException]) -> None:
+    working = hub.current()
+
     def perform(items: list[int]) -> Sequence[int]:
         hub.sleep(0.02)
         return items
 
     gather = Gather(hub, perform)
-    first: list[Any] = []
+    submitters: list[Any] = []
 
     def run(number: int) -> Any:
-        first.append(hub.current())
+        submitters.append(hub.current())
         return gather.submit(number)
 
-    hub.call_later(0.005, lambda: first[0].throw(Killed))
-    killed, *others = in_greenlets(hub, run, 4)
-    assert isinstance(killed, Killed)
+    hub.call_later(0.005, lambda: hub.interrupt(submitters[0], exc))
+    ended, *others = in_greenlets(hub, run, 4)
+    assert isinstance(ended, exc)
     assert others == [1, 2, 3]
+    assert working is hub.current()
+
+
+@pytest.mark.parametrize("exc", [JobKilled, Killed, GreenletExit])
+def test_the_end_of_the_gatherers_greenlet_ends_nobody_else(
+    hub: Hub, exc: type[BaseException]
+) -> None:
+    performed_by: list[Any] = []
+    groups: list[list[int]] = []
+
+    def perform(items: list[int]) -> Sequence[int]:
+        performed_by.append(hub.current())
+        groups.append(items)
+        hub.sleep(0.02)
+        return items
+
+    gather = Gather(hub, perform)
+
+    def run(number: int) -> Any:
+        if number == 3:
+            hub.sleep(0.005)  # it is in the group after that
+        return gather.submit(number)
+
+    hub.call_later(0.01, lambda: hub.interrupt(performed_by[0], exc))
+    *lost, last = in_greenlets(hub, run, 4)
+    assert [type(error) for error in lost] == [WorkLostError] * 3
+    assert last == 3
+    assert groups == [[0, 1, 2], [3]]
+    assert gather.submit(5) == 5
 
 
 def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
@@ -188,7 +211,7 @@ def test_performing_may_submit_to_another(hub: Hub) -> None:
     assert in_greenlets(hub, outer.submit, 3) == [1, 2, 3]
 
 
-def test_what_is_posted_goes_first_with_what_is_submitted_in_its_turn(hub: Hub) -> None:
+def test_what_is_posted_goes_with_what_is_submitted_in_its_turn(hub: Hub) -> None:
     groups: list[list[int]] = []
 
     def perform(items: list[int]) -> Sequence[int]:
@@ -202,21 +225,10 @@ def test_what_is_posted_goes_first_with_what_is_submitted_in_its_turn(hub: Hub) 
     assert groups == [[1, 2]]
 
 
-def test_what_is_posted_outlives_a_submitter_that_is_killed(hub: Hub) -> None:
-    performed: list[list[str]] = []
-
-    def perform(items: list[str]) -> Sequence[str]:
-        performed.append(items)
-        if "killed" in items:
-            raise Killed
-        return items
-
-    gather = Gather(hub, perform)
-    gather.post("posted")
-    with pytest.raises(Killed):
-        gather.submit("killed")
-    hub.sleep(0.01)
-    assert performed == [["posted", "killed"], ["posted"]]
+def test_a_missing_outcome_is_an_error_and_no_wait_for_ever(hub: Hub) -> None:
+    gather: Gather[int] = Gather(hub, lambda items: [])
+    with pytest.raises(RuntimeError, match="0 outcomes for 1 items"):
+        gather.submit(1)
 
 
 class _StubbornError(OSError):

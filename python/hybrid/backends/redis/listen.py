@@ -20,7 +20,8 @@ from celery.utils.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 
 from hybrid.hubs.base import Greenlet, Hub
-from hybrid.hubs.gather import Gather, copied
+from hybrid.hubs.gather import Gather
+from hybrid.hubs.parking import copied
 
 logger = get_logger("celery.backends.redis")
 

@@ -20,7 +20,8 @@ import redis
 from redis.client import Pipeline
 
 from hybrid.hubs.base import Hub
-from hybrid.hubs.gather import Gather, copied
+from hybrid.hubs.gather import Gather
+from hybrid.hubs.parking import copied
 
 logger = logging.getLogger("kombu.transport.redis")
 
@@ -130,9 +131,6 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             redis.RedisError: They were not sent.
         """
         call = _Call(commands, wants_replies=False)
-        if self._gather.is_free():
-            self._gather.submit(call)
-            return
         # Not with `submit`: others in the same group may wait for replies.
         call.sender = self.hub.current()
         self._gather.post(call)

@@ -6,7 +6,7 @@ import socket
 from typing import Any
 
 from hybrid.hubs.base import Greenlet
-from hybrid.hubs.gather import copied
+from hybrid.hubs.parking import copied
 
 
 class _Unconfirmed:

@@ -32,7 +32,7 @@ from kombu.transport import pyamqp
 from hybrid import hubs
 from hybrid._rust import AmqpDelivery, AmqpError, AmqpReader
 from hybrid.hubs.base import Greenlet
-from hybrid.hubs.gather import copied
+from hybrid.hubs.parking import copied
 from hybrid.transports.amqp.channel import Channel
 from hybrid.transports.amqp.outbox import Collector, Outbox
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Callable, Protocol
 
 from hybrid.hubs.base import Greenlet, Hub
-from hybrid.hubs.gather import copied
+from hybrid.hubs.parking import copied
 
 #: What says that a socket takes no more for now.
 _FULL = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
