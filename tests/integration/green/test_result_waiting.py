@@ -94,11 +94,26 @@ def test_many_begin_to_wait_at_once(
 
 
 def test_the_server_listens_before_one_looks(
-    backend: RedisBackend, plain: redis.Redis, ids: list[str]
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    ids: list[str],
 ) -> None:
-    for task_id in ids[:20]:
-        backend.result_consumer.consume_from(task_id)
-        assert listeners(plain, [task_id]) == [1]
+    looks: list[int] = []
+    get = backend.get
+
+    def get_and_record(key: bytes) -> Any:
+        looks.extend(listeners(plain, [key.decode().removeprefix("celery-task-meta-")]))
+        return get(key)
+
+    backend.get = get_and_record
+
+    def run(number: int) -> Any:
+        return app.AsyncResult(ids[number]).get(timeout=0.5)
+
+    in_greenlets(run, 20)
+    assert looks[:20] == [1] * 20
 
 
 def test_whoever_waits_again_at_once_is_told(
@@ -106,6 +121,7 @@ def test_whoever_waits_again_at_once_is_told(
 ) -> None:
     consumer = backend.result_consumer
     consumer.consume_from("id")
+    until(hub, lambda: listeners(plain, ["id"]) == [1])
     for _ in range(3):
         consumer.cancel_for("id")
         consumer.consume_from("id")

@@ -4,13 +4,19 @@ Celery's consumer is shared by whoever waits: every message wakes all of them, e
 a second, and before Celery 5.7 two that begin to wait at the same time take each other's
 connection. Here one greenlet reads, those who begin to wait subscribe together, and nobody looks
 for a result before the server has confirmed that it listens.
+
+Who may switch: whoever waits, in :meth:`ResultConsumer._wait_for_pending`, where it also runs the
+callbacks that it has brought; the gatherer of changes, which subscribes; and the subscription's
+reader, which wakes the others and runs nothing of theirs.
 """
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import socket
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
 from celery import exceptions
@@ -19,49 +25,75 @@ from celery.backends.asynchronous import Drainer
 from celery.utils.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 
-from hybrid.hubs.base import Greenlet, Hub
+from hybrid.backends.redis.subscription import Subscription
+from hybrid.errors import WorkLostError
+from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import Gather
-from hybrid.hubs.parking import copied
+from hybrid.hubs.parking import ParkingLot, copied
 
 logger = get_logger("celery.backends.redis")
 
-#: Seconds between two calls of ``on_interval``, and between two looks from another thread.
+#: Seconds between two calls of ``on_interval``, and between two looks where nobody listens.
 INTERVAL = 1.0
-
-#: Seconds after which the reader looks whether its connection is still the one in use.
-_READ_TIMEOUT = 60.0
-
-
-class _Stopped(BaseException):
-    """Ends the reader of a connection that is given up."""
+#: Seconds after which a refusal of the server is put to the test again.
+REFUSED_FOR = 60.0
 
 
 class _Waiter:
     """One that waits for a result, or for those of a group."""
 
-    __slots__ = ("failure", "on_message", "woken")
+    __slots__ = ("_has_news", "_hub", "_lot", "_messages", "failure", "on_message")
 
-    def __init__(self, on_message: Callable[[Any], object] | None) -> None:
+    def __init__(self, hub: Hub, on_message: Callable[[Any], object] | None) -> None:
+        self._hub = hub
+        self._lot = ParkingLot(hub)
+        self._has_news = False
+        self._messages: deque[Any] = deque()
         self.on_message = on_message
-        self.woken = threading.Event()
         #: Why there is nothing to wait for any more.
         self.failure: BaseException | None = None
 
     def wake(self, *_: Any) -> None:
-        self.woken.set()
+        """Let it look again. Thread-safe."""
+        if self._hub.in_thread():
+            self._has_news = True
+            self._lot.unpark_all()
+        else:
+            self._hub.call_soon_threadsafe(self.wake)
+
+    def tell(self, meta: Any) -> None:
+        """Have it pass ``meta`` to the callback that it has brought."""
+        self._messages.append(meta)
+        self.wake()
 
     def wait(self, seconds: float | None) -> None:
-        """Sleep until there is news, at most for ``seconds``."""
-        self.woken.wait(seconds)
-        self.woken.clear()
+        """Wait for news, at most for ``seconds``.
+
+        Raises:
+            Exception: There is nothing to wait for any more.
+        """
+        if not self._has_news:
+            with contextlib.suppress(socket.timeout):
+                self._lot.park(seconds)
+        self._has_news = False
         if self.failure is not None:
             raise self.failure
+
+    def pass_on(self) -> None:
+        """Call the callback with what has come, in the greenlet of whoever has brought it.
+
+        Raises:
+            Exception: What it raises.
+        """
+        while self._messages and self.on_message is not None:
+            self.on_message(self._messages.popleft())
 
 
 class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
     """Celery's consumer for the greenlets of one hub.
 
-    Other threads look for their results once a second instead.
+    Other threads look for their results once a second instead, and so do greenlets where the
+    server does not let this user listen.
 
     Args:
         hub: The hub whose greenlets wait.
@@ -72,21 +104,25 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
         super().__init__(*options)
         self.drainer = Drainer(self)  # Celery starts it; ours reads from the first wait on
         self._hub = hub
-        self._reader: Greenlet | None = None
-        self._changes: Gather[str] = Gather(hub, self._change)
-        #: The keys that the server sends; those it is to send are in ``subscribed_to``.
-        self._confirmed: set[str] = set()
-        #: Set at every change of ``_confirmed`` and when the connection is lost.
-        self._news = threading.Event()
+        self._subscription: Subscription | None = None
+        self._changes: Gather[str | None] = Gather(hub, self._change)
+        #: Those who wait until the server sends a key, by that key.
+        self._unconfirmed: dict[str, ParkingLot] = {}
         self._waiters: list[_Waiter] = []
+        #: Until when the server is taken at its word that this user may not listen.
+        self._refused_until = 0.0
+        self._connections = 0
+
+    # -- what Celery calls
 
     def consume_from(self, task_id: Any) -> None:
-        """Listen for a result; returns when whatever is published from now on will be heard."""
+        """Listen for a result. Does not block; whoever waits for it waits until this is so."""
         key = bytes_to_str(self._get_key_for_task(task_id))
-        if self._hub.can_park():
+        if self._hub.in_thread() and not self._is_refused:
             self.subscribed_to.add(key)  # which also calls off an unsubscription that is to be sent
-            if key not in self._confirmed:
-                self._changes.submit(key)
+            if not self._is_confirmed(key):
+                self._unconfirmed.setdefault(key, ParkingLot(self._hub))
+                self._changes.post(key)
 
     def cancel_for(self, task_id: Any) -> None:
         """Listen no longer. Never blocks: garbage collection calls it, anywhere."""
@@ -99,113 +135,20 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
     def stop(self) -> None:
         """Close the connection."""
         self.subscribed_to.clear()
-        if self._pubsub is not None:
-            self._lose(self._pubsub)
+        self._stop_waiting_to_listen()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            subscription.end(None)
 
-    def _change(self, keys: list[str]) -> list[None]:
-        if self._pubsub is not None:
-            try:
-                self._tell(self._pubsub, keys)
-                return [None] * len(keys)
-            except self._connection_errors:
-                pass
-        if self.subscribed_to:
-            try:
-                self._ensure(self._connect, ())
-            except self._connection_errors as exc:
-                self._give_up(exc)
-                raise
-        return [None] * len(keys)
-
-    def _tell(self, pubsub: Any, keys: list[str]) -> None:
-        """Have the server send those of ``keys`` that are wanted, and no others of them."""
-        wanted = self.subscribed_to.intersection(keys) - self._confirmed
-        unwanted = self._confirmed.intersection(keys) - self.subscribed_to
-        try:
-            if unwanted:
-                self._confirmed -= unwanted
-                pubsub.unsubscribe(*unwanted)
-            if wanted:
-                pubsub.subscribe(*wanted)
-        except BaseException:
-            self._lose(pubsub)  # half a command may have been sent
-            raise
-        self._await_confirmation(pubsub, wanted)
-
-    def _await_confirmation(self, pubsub: Any, wanted: set[str]) -> None:
-        timeout = self.backend.connparams.get("socket_timeout")
-        while not wanted <= self._confirmed:
-            if self._pubsub is not pubsub:
-                raise ConnectionError("Connection lost while subscribing to results")
-            self._news.clear()
-            if not self._news.wait(timeout):
-                self._lose(pubsub)
-
-    def _connect(self) -> None:
-        """Listen on a new connection, and look for what was published in between."""
-        wanted = set(self.subscribed_to)
-        client = self.backend.client
-        pubsub = client.pubsub()
-        # redis-py would connect anew by itself, in whichever greenlet notices first.
-        pubsub._execute = _execute
-        try:
-            pubsub.subscribe(*wanted)
-        except BaseException:
-            pubsub.close()
-            raise
-        self._pubsub = pubsub
-        self._reader = self._hub.spawn(self._read, pubsub)
-        try:
-            self._await_confirmation(pubsub, wanted)
-            keys = list(wanted)
-            for key, data in zip(keys, client.mget(keys)):
-                if data:
-                    self._tell_waiters(key, data, None)
-        except BaseException:
-            self._lose(pubsub)  # the next one looks for what this has not got
-            raise
-
-    def _read(self, pubsub: Any) -> None:
-        try:
-            while pubsub is self._pubsub:
-                message = pubsub.get_message(timeout=_READ_TIMEOUT)
-                if message is not None:
-                    self._take(message)
-        except self._connection_errors as exc:
-            if pubsub is self._pubsub:
-                logger.warning("Connection lost while waiting for results: %r", exc)
-                self._lose(pubsub)
-        except _Stopped:
-            pass
-        finally:
-            pubsub.close()
-
-    def _take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "message":
-            self._tell_waiters(bytes_to_str(message["channel"]), message["data"], message)
-        elif message["type"] == "subscribe":
-            self._confirmed.add(bytes_to_str(message["channel"]))
-            self._news.set()
-
-    def _lose(self, pubsub: Any) -> None:
-        """Give up a connection; whoever still waits for a result gets another one."""
-        if self._pubsub is not pubsub:
-            return
-        self._pubsub = None
-        self._confirmed.clear()
-        self._news.set()
-        if self.subscribed_to:
-            self._changes.post("")
-        # Only who waits for a socket may close it: to eventlet, the next one with its number
-        # would be the same.
-        self._hub.call_soon(_end, self._reader)
-
-    def _give_up(self, exc: Exception) -> None:
-        logger.critical("Cannot listen for results: %r", exc)
-        self.subscribed_to.clear()
-        for waiter in self._waiters:
-            waiter.failure = copied(exc)
-            waiter.wake()
+    def statistics(self) -> dict[str, int]:
+        """Return how many wait, for what the server sends, and how often it was connected to."""
+        subscription = self._subscription
+        return {
+            "waiting": len(self._waiters),
+            "listening": 0 if subscription is None else len(subscription.confirmed),
+            "unconfirmed": len(self._unconfirmed),
+            "connections": self._connections,
+        }
 
     def _wait_for_pending(
         self,
@@ -217,49 +160,187 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
     ) -> Iterator[None]:
         # Celery looks at a group once, and sleeps for this long after it.
         kwargs["interval"] = 0
-        self.on_wait_for_pending(result, timeout=timeout, **kwargs)
         deadline = None if timeout is None else time.monotonic() + timeout
-        waiter = _Waiter(on_message)
+        waiter = _Waiter(self._hub, on_message)
         self._waiters.append(waiter)
-        # Whoever iterates over a group has its results as they come.
-        for awaited in (result, *(getattr(result, "results", None) or ())):
-            awaited.on_ready.then(waiter.wake)
+        awaited = (result, *(getattr(result, "results", None) or ()))
         try:
+            if self._hub.can_park():
+                self._wait_until_listening(awaited, deadline)
+            self.on_wait_for_pending(result, timeout=timeout, **kwargs)
+            # Whoever iterates over a group has its results as they come.
+            for one in awaited:
+                one.on_ready.then(waiter.wake)
             while not result.on_ready.ready:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise exceptions.TimeoutError("The operation timed out.")
-                if self._hub.can_park():
-                    waiter.wait(_shorter(left, INTERVAL) if on_interval else left)
-                else:
+                left = _left(deadline)
+                if not self._hub.can_park():
                     time.sleep(_shorter(left, INTERVAL))
                     self.on_wait_for_pending(result, **kwargs)
+                elif self._is_refused:
+                    waiter.wait(_shorter(left, INTERVAL))
+                    self.on_wait_for_pending(result, **kwargs)
+                else:
+                    waiter.wait(_shorter(left, INTERVAL) if on_interval else left)
+                waiter.pass_on()
                 if on_interval:
                     on_interval()
                 yield
         finally:
             self._waiters.remove(waiter)
 
+    # -- listening
+
+    def _is_confirmed(self, key: str) -> bool:
+        return self._subscription is not None and key in self._subscription.confirmed
+
+    @property
+    def _is_refused(self) -> bool:
+        return time.monotonic() < self._refused_until
+
+    def _wait_until_listening(self, awaited: Sequence[Any], deadline: float | None) -> None:
+        for result in awaited:
+            task_id = getattr(result, "id", None)
+            if task_id is None:
+                continue
+            lot = self._unconfirmed.get(bytes_to_str(self._get_key_for_task(task_id)))
+            if lot is not None:
+                try:
+                    lot.park(_left(deadline))
+                except socket.timeout:
+                    raise exceptions.TimeoutError("The operation timed out.") from None
+
+    def _stop_waiting_to_listen(self, exc: BaseException | None = None) -> None:
+        unconfirmed, self._unconfirmed = self._unconfirmed, {}
+        for lot in unconfirmed.values():
+            if exc is None:
+                lot.unpark_all()
+            else:
+                lot.fail(exc)
+
+    def _change(self, keys: list[str | None]) -> list[None]:
+        """Have the server send those of ``keys`` that are wanted, and no others of them."""
+        outcomes = [None] * len(keys)
+        for key in set(keys) - self.subscribed_to:
+            self._on_confirmed(key)  # there is nothing to wait for any more
+        subscription = self._subscription
+        if subscription is not None:
+            wanted = self.subscribed_to.intersection(keys) - subscription.confirmed
+            unwanted = subscription.confirmed.intersection(keys) - self.subscribed_to
+            try:
+                subscription.change(wanted, unwanted)
+                return outcomes
+            except self._connection_errors as exc:
+                subscription.end(exc)  # half a command may have been sent
+        if self.subscribed_to and not self._is_refused:
+            try:
+                self._ensure(self._connect, ())
+            except self._connection_errors as exc:
+                self._give_up(exc)
+            except Exception as exc:
+                self._refuse(exc)
+        return outcomes
+
+    def _connect(self) -> None:
+        """Listen on a new connection, and look for what was published in between.
+
+        Raises:
+            Exception: The connection failed.
+        """
+        wanted = set(self.subscribed_to)
+        client = self.backend.client
+        subscription = Subscription(
+            self._hub,
+            client.pubsub(),
+            self._tell_waiters,
+            self._on_confirmed,
+            self._on_end,
+        )
+        subscription.begin(wanted)
+        self._connections += 1
+        self._subscription = subscription
+        try:
+            is_listening = subscription.wait(wanted, self.backend.connparams.get("socket_timeout"))
+        except socket.timeout as exc:
+            subscription.end(ConnectionError(f"Redis confirms no subscription: {exc}"))
+            is_listening = False
+        if is_listening:
+            keys = list(wanted)
+            for key, data in zip(keys, client.mget(keys)):
+                if data:
+                    self._tell_waiters(key, data, None)
+        elif self.subscribed_to and not self._is_refused:
+            raise ConnectionError("Connection lost while subscribing to results")
+
+    def _on_confirmed(self, key: str | None) -> None:
+        lot = None if key is None else self._unconfirmed.pop(key, None)
+        if lot is not None:
+            lot.unpark_all()
+
+    def _on_end(self, subscription: Subscription, reason: Exception) -> None:
+        if self._subscription is subscription:
+            self._subscription = None
+        if isinstance(reason, (*self._connection_errors, WorkLostError)):
+            if self.subscribed_to:
+                logger.warning("Connection lost while waiting for results: %r", reason)
+                for key in self.subscribed_to:
+                    self._unconfirmed.setdefault(key, ParkingLot(self._hub))
+                self._changes.post(None)
+        else:
+            self._refuse(reason)
+
+    def _refuse(self, reason: Exception) -> None:
+        """Have everybody look once a second, because the server does not let this user listen."""
+        channels = bytes_to_str(self._get_key_for_task("*"))
+        logger.warning(
+            "Looking for results once a second, because Redis does not let this user listen for "
+            '"%s": %s. If it is a matter of permissions: ACL SETUSER … "&%s"',
+            channels,
+            reason,
+            channels,
+        )
+        self._refused_until = time.monotonic() + REFUSED_FOR
+        self.subscribed_to.clear()
+        self._stop_waiting_to_listen()
+        for waiter in self._waiters:
+            waiter.wake()
+
+    def _give_up(self, exc: Exception) -> None:
+        logger.critical("Cannot listen for results: %r", exc)
+        self.subscribed_to.clear()
+        self._stop_waiting_to_listen(exc)
+        for waiter in self._waiters:
+            waiter.failure = copied(exc)
+            waiter.wake()
+
     def _tell_waiters(self, key: str, data: Any, message: Any) -> None:
         try:
             meta = self._decode_result(data)
+            meta["status"], meta["task_id"]  # what Celery's code takes for granted
             # Not `self.on_message`: Celery keeps one for all who wait.
-            for waiter in list(self._waiters):
+            for waiter in self._waiters:
                 if waiter.on_message is not None:
-                    waiter.on_message(meta)
+                    waiter.tell(meta)
             self.on_state_change(meta, message)
         except Exception:
             logger.exception("Cannot read the result in %s", key)
+            # One whose callback raised (`then`) may have its result all the same.
+            for waiter in self._waiters:
+                waiter.wake()
 
 
-def _end(reader: Greenlet) -> None:
-    if not reader.dead:
-        reader.throw(_Stopped)
+def _left(deadline: float | None) -> float | None:
+    """Return the seconds until ``deadline``.
+
+    Raises:
+        celery.exceptions.TimeoutError: It has passed.
+    """
+    if deadline is None:
+        return None
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise exceptions.TimeoutError("The operation timed out.")
+    return left
 
 
 def _shorter(left: float | None, interval: float) -> float:
     return interval if left is None else min(left, interval)
-
-
-def _execute(_: Any, command: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return command(*args, **kwargs)
