@@ -336,15 +336,14 @@ def encode_base64(body: Any, /) -> str | None:
 class EventLog:
     """The JSON text of tasks' events, each with the worker's time and logical clock.
 
-    ``len`` returns how many there are. Belongs to one thread.
+    ``len`` returns how many there are. Safe to use from any thread.
 
     Args:
         clock: Counts the events, by its attribute ``value``.
-        wake: Called without arguments after the first event has been added.
         limit: How many events there are at most.
     """
 
-    def __new__(cls, clock: Any, wake: Callable[[], object], limit: int) -> EventLog: ...
+    def __new__(cls, clock: Any, limit: int) -> EventLog: ...
     def begin(self, head: str, until: float) -> None:
         """Begin each event with the members of an object that is the same for all.
 
@@ -356,7 +355,7 @@ class EventLog:
             ValueError: The head is neither empty nor an object with members.
         """
 
-    def record(self, kind: str, fields: dict[str, Any], /) -> bool:
+    def record(self, kind: str, fields: dict[str, Any], /) -> int:
         """Add an event, unless there is no room or :func:`dumps` knows no encoding of it.
 
         Args:
@@ -364,7 +363,7 @@ class EventLog:
             fields: What else it has, but for ``clock``, ``timestamp`` and the members of the head.
 
         Returns:
-            Whether that was done.
+            How many events there are now, 1 for the first; 0 if this one was not added.
         """
 
     def take(self) -> JsonText | None:

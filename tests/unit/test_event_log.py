@@ -25,7 +25,7 @@ LIMIT = 5
 
 def make(clock: LamportClock | None = None) -> _rust.EventLog:
     """Return a log that has begun."""
-    log = _rust.EventLog(clock or LamportClock(), lambda: None, LIMIT)
+    log = _rust.EventLog(clock or LamportClock(), LIMIT)
     log.begin(json.dumps(COMMON), time.time() + 60)
     return log
 
@@ -78,21 +78,19 @@ def test_what_only_python_can_encode_leaves_no_trace(value: Any) -> None:
     assert [event["type"] for event in events_of(log)] == ["task-received"]
 
 
-def test_the_first_event_of_each_group_wakes_whoever_sends_them() -> None:
-    lengths: list[int] = []
-    log = _rust.EventLog(LamportClock(), lambda: lengths.append(len(log)), LIMIT)
-    log.begin(json.dumps(COMMON), time.time() + 60)
+def test_the_first_event_of_each_group_is_known_as_such() -> None:
+    log = make()
     for _ in range(2):
-        log.record("task-started", {})
-        log.record("task-succeeded", {})
-        log.take()
-    assert lengths == [1, 1]
+        assert log.record("task-started", {}) == 1
+        assert log.record("task-failed", {"exception": {1}}) == 0
+        assert log.record("task-succeeded", {}) == 2
+        assert len(events_of(log)) == 2
 
 
 def test_a_group_has_a_limit() -> None:
     log = make()
     recorded = [log.record("task-sent", {"uuid": str(number)}) for number in range(LIMIT + 1)]
-    assert recorded == [True] * LIMIT + [False]
+    assert recorded == [1, 2, 3, 4, 5, 0]
     assert [event["uuid"] for event in events_of(log)] == ["0", "1", "2", "3", "4"]
     assert (len(log), log.take()) == (0, None)
     assert log.record("task-sent", {})
@@ -105,9 +103,9 @@ def test_a_head_is_an_object_with_members(head: str) -> None:
 
 
 def test_nothing_is_recorded_before_it_begins_or_when_its_time_is_over() -> None:
-    not_begun = _rust.EventLog(object(), lambda: None, LIMIT)  # a clock of somebody's own
+    not_begun = _rust.EventLog(object(), LIMIT)  # a clock of somebody's own
     assert not not_begun.record("task-started", {})
-    log = _rust.EventLog(LamportClock(), lambda: None, LIMIT)
+    log = _rust.EventLog(LamportClock(), LIMIT)
     assert not log.record("task-started", {})
     log.begin(json.dumps(COMMON), time.time() - 1)
     assert not log.record("task-started", {})

@@ -1,6 +1,7 @@
 //! The events of tasks, encoded when they happen.
 
 use std::io::Write;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::exceptions::PyValueError;
@@ -11,37 +12,39 @@ use pyo3::types::{PyDict, PyString};
 use crate::encode::{PyJsonText, write, write_float, write_members};
 
 /// The JSON text of events that wait, each with the time and the clock of its worker.
-#[pyclass(name = "EventLog", module = "hybrid._rust")]
+#[pyclass(name = "EventLog", module = "hybrid._rust", frozen)]
 pub(crate) struct PyEventLog {
     clock: Py<PyAny>,
-    wake: Py<PyAny>,
     limit: usize,
+    log: Mutex<Log>,
+}
+
+#[derive(Default)]
+struct Log {
     /// The text of an object, without its closing brace.
     head: String,
     until: f64,
     /// A list's text without its closing bracket, in one piece: a text for each event costs more
     /// than to write it.
     group: Vec<u8>,
+    /// How much of it is whole events: what is behind them could not be encoded.
+    whole: usize,
     count: usize,
 }
 
 #[pymethods]
 impl PyEventLog {
     #[new]
-    fn new(clock: Py<PyAny>, wake: Py<PyAny>, limit: usize) -> Self {
+    fn new(clock: Py<PyAny>, limit: usize) -> Self {
         Self {
             clock,
-            wake,
             limit,
-            head: String::new(),
-            until: 0.0,
-            group: Vec::new(),
-            count: 0,
+            log: Mutex::default(),
         }
     }
 
     /// Begins each event with the members of `head`, an object's text, until that time.
-    fn begin(&mut self, head: &str, until: f64) -> PyResult<()> {
+    fn begin(&self, head: &str, until: f64) -> PyResult<()> {
         let members = match head.strip_suffix('}') {
             Some(members) if members.len() > 1 => members,
             None if head.is_empty() => "",
@@ -51,73 +54,83 @@ impl PyEventLog {
                 )));
             }
         };
-        members.clone_into(&mut self.head);
-        self.until = until;
+        let mut log = self.log();
+        members.clone_into(&mut log.head);
+        log.until = until;
         Ok(())
     }
 
     #[pyo3(signature = (kind, fields, /))]
     fn record(
-        slf: &Bound<'_, Self>,
+        &self,
+        py: Python<'_>,
         kind: &Bound<'_, PyString>,
         fields: &Bound<'_, PyDict>,
-    ) -> PyResult<bool> {
-        let py = slf.py();
-        if slf.borrow().head.is_empty() {
-            return Ok(false);
+    ) -> PyResult<usize> {
+        if self.log().head.is_empty() {
+            return Ok(0);
         }
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0.0, |since| since.as_secs_f64());
         let name = intern!(py, "value");
-        let clock = slf.borrow().clock.clone_ref(py).into_bound(py);
-        let value = clock.getattr(name)?.extract::<i64>()? + 1;
-        let count = slf.borrow_mut().write(kind, fields, now, value);
+        let clock = self.clock.bind(py);
+        let Some(value) = clock.getattr(name)?.extract::<i64>()?.checked_add(1) else {
+            return Ok(0);
+        };
+        // Nothing below this calls into Python, so the lock is not held across anything else.
+        let count = self.log().write(self.limit, kind, fields, now, value);
         if count > 0 {
             clock.setattr(name, value)?;
         }
-        if count == 1 {
-            let wake = slf.borrow().wake.clone_ref(py);
-            wake.call0(py)?;
-        }
-        Ok(count > 0)
+        Ok(count)
     }
 
     /// Takes the list of all events, if there are any.
-    fn take(&mut self) -> PyResult<Option<PyJsonText>> {
-        if self.count == 0 {
+    fn take(&self) -> PyResult<Option<PyJsonText>> {
+        let mut log = self.log();
+        if log.count == 0 {
             return Ok(None);
         }
-        self.count = 0;
+        log.count = 0;
         // The next group is probably no larger.
-        let next = Vec::with_capacity(self.group.len());
-        let mut group = std::mem::replace(&mut self.group, next);
+        let next = Vec::with_capacity(log.group.len());
+        let mut group = std::mem::replace(&mut log.group, next);
+        group.truncate(std::mem::take(&mut log.whole));
         group.push(b']');
         Ok(Some(PyJsonText(String::from_utf8(group)?)))
     }
 
     fn __len__(&self) -> usize {
-        self.count
+        self.log().count
     }
 }
 
 impl PyEventLog {
+    fn log(&self) -> MutexGuard<'_, Log> {
+        // What is half written is cut off before the next event.
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Log {
     /// Adds an event and returns how many there are; if it cannot be added, none.
     fn write(
         &mut self,
+        limit: usize,
         kind: &Bound<'_, PyString>,
         fields: &Bound<'_, PyDict>,
         now: f64,
         clock: i64,
     ) -> usize {
-        if now >= self.until || self.count >= self.limit {
+        if now >= self.until || self.count >= limit {
             return 0;
         }
-        let written = self.group.len();
+        self.group.truncate(self.whole);
         if self.write_event(kind, fields, now, clock).is_none() {
-            self.group.truncate(written);
             return 0;
         }
+        self.whole = self.group.len();
         self.count += 1;
         self.count
     }

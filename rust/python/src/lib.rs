@@ -18,7 +18,9 @@ mod packing;
 mod slab;
 mod timer;
 
-#[pyo3::pymodule(gil_used = false)]
+// The GIL keeps what is being encoded as it is: dicts and lists of the user are walked in place. A
+// free-threaded interpreter switches it on when it imports this module, and says so.
+#[pyo3::pymodule(gil_used = true)]
 mod _rust {
     #[pymodule_export]
     use crate::ack_window::PyAckWindow;

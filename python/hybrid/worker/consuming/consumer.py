@@ -81,6 +81,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.due_line = DueLine(self.pool)
         #: Whether a loop performs what `call_soon` is given.
         self.is_looping = False
+        self._event_buffer: events.Buffer | None = None
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
         self._off = settings.disabled(self.app)
@@ -137,8 +138,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def start_batching(self) -> None:
         """Take messages and send events many at a time from now on, where that can be done."""
-        self._turn_on("events", lambda: events.gather(self.event_dispatcher, self.pool.hub))
+        self._turn_on("events", self._gather_events)
         self._turn_on("transport", self._start_popping)
+
+    def _gather_events(self) -> str | None:
+        gathered = events.gather(self.event_dispatcher, self.pool.hub, self._event_buffer)
+        if isinstance(gathered, str):
+            return gathered
+        self._event_buffer = gathered
+        return None
 
     def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel

@@ -255,7 +255,10 @@ class Request(celery_request.Request):  # type: ignore[misc]
             if eventer and self._task.send_events and takes_tasks(eventer):
                 fields["uuid"] = self.id
                 record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
-                if record is None or not record(type, fields):
+                count = 0 if record is None else record(type, fields)
+                if count == 1:
+                    eventer.flush_soon()
+                elif not count:
                     eventer.send(type, **fields)
         except Exception:
             complain(logger, "Task %s: the event %s was not sent", self.id, type)

@@ -6,8 +6,11 @@ receiver of events understands, and does so under prefork. Its green pools send 
 
 from __future__ import annotations
 
+import socket
+import weakref
 from collections import deque
-from time import time
+from contextlib import suppress
+from time import monotonic, time
 from typing import Any
 
 import kombu
@@ -20,12 +23,17 @@ from hybrid import patching
 from hybrid._rust import EventLog, JsonText
 from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import ParkingLot
 from hybrid.worker.publishing.producers import Producer
 
 logger = get_logger("celery.events")
 
 #: Events in one message.
 GROUP_LIMIT = 2048
+#: Groups that wait for a broker that takes none.
+GROUPS_HELD = 16
+#: Seconds that whoever has another event waits for room.
+ROOM_WAIT = 10.0
 _GROUP = "task"
 
 
@@ -43,11 +51,16 @@ def takes_tasks(dispatcher: Any) -> bool:
     return bool(dispatcher.enabled and (not groups or _GROUP in groups))
 
 
-def gather(dispatcher: Any, hub: Hub) -> str | None:
+def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | str:
     """Let ``dispatcher`` send the events of tasks in groups from now on.
 
+    Args:
+        dispatcher: Celery's, or none.
+        hub: The hub of the worker.
+        before: The buffer of the dispatcher before this one, whose connection was lost.
+
     Returns:
-        Why it goes on sending each by itself; ``None`` if it does not.
+        The buffer; or why it goes on sending each event by itself.
     """
     if not dispatcher:
         return "no events are sent"
@@ -56,50 +69,90 @@ def gather(dispatcher: Any, hub: Hub) -> str | None:
         return f"{cls.__module__}.{cls.__qualname__} sends events in a way of its own"
     dispatcher.buffer_group = frozenset({_GROUP})
     dispatcher.buffer_limit = float("inf")  # Celery's own flush, in the middle of a task
-    buffer = _Buffer(dispatcher, hub)
+    buffer = Buffer(dispatcher, hub)
     dispatcher.on_send_buffered = buffer.take_over
     dispatcher.send = buffer.send
     dispatcher.record = buffer.log.record  # for whoever has asked `takes_tasks`, at half the cost
+    dispatcher.flush_soon = buffer.flush_soon
     buffer.use_own_producer()
     dispatcher.on_enabled.add(buffer.use_own_producer)
-    return None
+    if before is not None:
+        buffer.continue_from(before)
+    return buffer
 
 
-class _Buffer:
-    """Holds the events of tasks until the end of the hub's turn, and sends them in their order."""
+class Buffer:
+    """Holds the events of tasks until the end of the hub's turn, and sends them in their order.
+
+    Behind a broker that takes nothing, :data:`GROUPS_HELD` groups wait; whoever has another event
+    waits for room, as Celery's tasks wait for the broker, and after :data:`ROOM_WAIT` seconds the
+    oldest group is given up.
+
+    Who may switch: the greenlet that sends groups, and whoever waits for room.
+
+    Args:
+        dispatcher: The dispatcher, which owns this buffer.
+        hub: The hub of the worker.
+    """
 
     def __init__(self, dispatcher: Any, hub: Hub) -> None:
-        self._dispatcher = dispatcher
+        self._owner = weakref.ref(dispatcher)
         self._hub = hub
         self._is_flushing = False
         self._next_minute = 0.0
         self._groups: deque[list[Any] | JsonText] = deque()
+        self._room = ParkingLot(hub)
+        self._given_up = 0
+        self._sent = 0
         #: The events after those groups.
-        self.log = EventLog(dispatcher.clock, self._schedule_flush, GROUP_LIMIT)
+        self.log = EventLog(dispatcher.clock, GROUP_LIMIT)
 
     def use_own_producer(self) -> None:
         """Encode events in Rust."""
-        if type(self._dispatcher.producer) is kombu.Producer:
-            patching.specialise(self._dispatcher.producer, Producer)
+        dispatcher = self._owner()
+        if dispatcher is not None and type(dispatcher.producer) is kombu.Producer:
+            patching.specialise(dispatcher.producer, Producer)
+
+    def continue_from(self, before: Buffer) -> None:
+        """Send what ``before`` has not sent, ahead of everything else."""
+        before._end_group()
+        self._groups.extendleft(reversed(before._groups))
+        before._groups.clear()
+        before._room.unpark_all()
+        if self._groups:
+            self.flush_soon()
+
+    def statistics(self) -> dict[str, int]:
+        """Return the events and groups that wait, and the groups that were sent or given up."""
+        return {
+            "pending": len(self.log),
+            "groups": len(self._groups),
+            "waiting": len(self._room),
+            "sent": self._sent,
+            "given-up": self._given_up,
+        }
 
     def send(self, type: str, **fields: Any) -> Any:
         """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
-        dispatcher = self._dispatcher
+        dispatcher = self._owner()
         if type.startswith("task-") and _OPTIONS.isdisjoint(fields):
             if not takes_tasks(dispatcher):
                 return None
             now = time()
             if now >= self._next_minute:  # Celery asks for the time zone each time
                 self._next_minute = (now // 60 + 1) * 60
-                self._begin_minute()
+                self._begin_minute(dispatcher)
             if len(self.log) >= GROUP_LIMIT:
                 self._end_group()
-            if self.log.record(type, fields):
+                self._make_room()
+            count = self.log.record(type, fields)
+            if count:
+                if count == 1:
+                    self.flush_soon()
                 return None
         return EventDispatcher.send(dispatcher, type, **fields)
 
-    def _begin_minute(self) -> None:
-        dispatcher = self._dispatcher
+    def _begin_minute(self, dispatcher: Any) -> None:
         if dispatcher.serializer == "json" and type(dispatcher.clock) is LamportClock:
             common = {
                 "hostname": dispatcher.hostname,
@@ -113,44 +166,77 @@ class _Buffer:
         if group is not None:
             self._groups.append(group)
 
+    def _make_room(self) -> None:
+        """Wait until not too many groups wait, where that can be done."""
+        deadline = monotonic() + ROOM_WAIT
+        while len(self._groups) >= GROUPS_HELD:
+            left = deadline - monotonic()
+            if left <= 0 or not self._hub.can_park():
+                self._groups.popleft()
+                self._give_up()
+                return
+            self.flush_soon()
+            with suppress(socket.timeout):
+                self._room.park(left)
+
+    def _give_up(self) -> None:
+        self._given_up += 1
+        if self._given_up == 1:
+            logger.error(
+                "Events of tasks are given up, %d at a time, because the broker has taken none for "
+                "%g s; the tasks themselves go on",
+                GROUP_LIMIT,
+                ROOM_WAIT,
+            )
+
     def take_over(self) -> None:
         """Take over what Celery's own code has buffered: events that only it can encode."""
+        dispatcher = self._owner()
+        if dispatcher is None:
+            return
         self._end_group()
         last = self._groups[-1] if self._groups else None
         if type(last) is not list or len(last) >= GROUP_LIMIT:
+            self._make_room()
             last = []
             self._groups.append(last)
-        buffer = self._dispatcher._group_buffer[_GROUP]
+        buffer = dispatcher._group_buffer[_GROUP]
         last.extend(buffer)
         buffer.clear()
-        self._schedule_flush()
+        self.flush_soon()
 
-    def _schedule_flush(self) -> None:
-        """Flush when this turn of the hub is over."""
+    def flush_soon(self) -> None:
+        """Send what there is when this turn of the hub is over. Thread-safe."""
         if not self._hub.in_thread():
-            self._hub.call_soon_threadsafe(self._schedule_flush)
+            self._hub.call_soon_threadsafe(self.flush_soon)
         elif not self._is_flushing:
             self._is_flushing = True
             self._hub.spawn(self._flush)
 
     def _flush(self) -> None:
-        dispatcher = self._dispatcher
         try:
             while self._has_events:
+                dispatcher = self._owner()
+                if dispatcher is None or not dispatcher.enabled or dispatcher.producer is None:
+                    return  # its connection was lost: the next buffer goes on
                 with dispatcher.mutex:
                     # Publishing switches, and more events are buffered meanwhile.
                     if not self._groups:
                         self._end_group()
                     group = self._groups.popleft()
+                    self._room.unpark_all()
                     dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
+                    self._sent += 1
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
-            if dispatcher.enabled and dispatcher.producer is not None:
+            dispatcher = self._owner()
+            if dispatcher is not None and dispatcher.enabled and dispatcher.producer is not None:
                 logger.exception("Events of tasks were not sent")
         finally:
             self._is_flushing = False
-            if self._has_events:
-                self._schedule_flush()
+            dispatcher = self._owner()
+            if self._has_events and dispatcher is not None and dispatcher.producer is not None:
+                self.flush_soon()
 
     @property
     def _has_events(self) -> bool:
