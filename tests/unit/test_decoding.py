@@ -647,8 +647,14 @@ def run(start: Any, message_class: type, payload: Any) -> Any:
     message.accept = {"application/json", "application/x-python-serialize"}
     body = None if "task" in message.headers else message.payload
 
+    def is_handled_here() -> bool:
+        try:
+            return isinstance(handler, strategy.Strategy) and handler.receive(message, [])
+        except strategy.ReadingError:
+            return False  # as the consumer does: perhaps Celery's own can read it
+
     def handle() -> Any:
-        if not (isinstance(handler, strategy.Strategy) and handler.receive(message, [])):
+        if not is_handled_here():
             handler(message, body, lambda *_: None, lambda *_: seen.append("reject"), [])
         [request] = requests or [entry[2][0] for entry in later]
         before = exact([request.args, request.kwargs, request.argsrepr, request.kwargsrepr])
