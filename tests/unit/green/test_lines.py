@@ -14,6 +14,7 @@ from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT
 from celery.utils.log import ColorFormatter
 
 from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import Place
 from hybrid.worker.watching import lines
 from hybrid.worker.watching.lines import InfoLogger
 
@@ -174,3 +175,123 @@ def test_what_cannot_be_encoded_loses_no_line(
     hub.sleep(0.01)
     handler.close()
     assert (tmp_path / "worker.log").read_text() == "plain\n\\xe9\n"
+
+
+def test_lines_wait_for_a_native_thread_that_writes(
+    hub: Hub, logger: logging.Logger, native: Any, until: Any
+) -> None:
+    if hub.name == "eventlet":
+        pytest.skip("eventlet's locks do not work across native threads")
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    has_lock, may_go_on = [False], [False]
+
+    def hold() -> None:
+        handler.acquire()
+        has_lock[0] = True
+        while not may_go_on[0]:
+            native.sleep(0.001)
+        handler.release()
+
+    log("first", {})
+    until(stream.getvalue)
+    native.start(hold)
+    until(lambda: has_lock[0])
+    for number in range(3):
+        log(f"line {number}", {})
+    hub.sleep(0.005)
+    log("line 3", {})
+    assert stream.getvalue() == "first\n"
+    may_go_on[0] = True
+    until(lambda: stream.getvalue().count("\n") == 5)
+    assert stream.getvalue() == "first\nline 0\nline 1\nline 2\nline 3\n"
+
+
+def test_one_that_is_ended_while_it_waits_to_write_takes_no_lines_along(
+    hub: Hub, logger: logging.Logger, until: Any
+) -> None:
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    gate = Place(hub)
+
+    def hold() -> None:
+        with handler.lock:
+            gate.wait()
+
+    ended: list[Any] = []
+
+    def write() -> None:
+        try:
+            logger.info("its own")
+        except KeyError as exc:
+            ended.append(exc)
+
+    hub.spawn(hold)
+    hub.sleep(0.001)
+    log("line", {})
+    writer = hub.spawn(write)
+    hub.sleep(0.001)
+    hub.call_soon(hub.interrupt, writer, KeyError)
+    until(lambda: ended)
+    gate.tell()
+    until(stream.getvalue)
+    assert stream.getvalue() == "line\n"
+
+
+def test_lines_are_bounded(
+    hub: Hub, logger: logging.Logger, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "LINES_HELD", 10)
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    gate = Place(hub)
+
+    def hold() -> None:
+        with handler.lock:
+            gate.wait()
+
+    logged: list[int] = []
+
+    def write() -> None:
+        for number in range(100):
+            log(str(number), {})
+            logged.append(number)
+
+    hub.spawn(hold)
+    hub.sleep(0.001)
+    hub.spawn(write)
+    hub.sleep(0.005)
+    assert len(logged) == 10
+    gate.tell()
+    until(lambda: stream.getvalue().count("\n") == 100)
+    assert stream.getvalue().split() == [str(number) for number in range(100)]
+
+
+def test_the_hub_itself_does_not_wait(hub: Hub, logger: logging.Logger, until: Any) -> None:
+    stream = io.StringIO()
+    handler = attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    gate = Place(hub)
+
+    def hold() -> None:
+        with handler.lock:
+            gate.wait()
+
+    def flush_in_the_hub() -> None:
+        log("line", {})
+        for one in handler.filters:
+            one.filter(None)
+        seen.append("goes on")
+
+    seen: list[str] = []
+    hub.spawn(hold)
+    hub.sleep(0.001)
+    hub.call_soon(flush_in_the_hub)
+    until(lambda: seen)
+    assert stream.getvalue() == ""
+    gate.tell()
+    until(stream.getvalue)
+    assert stream.getvalue() == "line\n"

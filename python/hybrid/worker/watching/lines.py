@@ -7,6 +7,10 @@ their tasks starts. Whatever else the handler gets is written after the lines th
 Where a line might look otherwise, or somebody else look at it, ``logging`` writes it: with a format
 that has more in it, another factory of records, another class of loggers, handlers or formatters,
 or a method of these that somebody has replaced. What fails there costs no task.
+
+Who may switch: a greenlet that writes lines, while it waits for the handler's lock, which a native
+thread may have. Lines are taken when it has the lock, so that none is lost with one that is ended
+there. The hub, which cannot wait, leaves them to such a greenlet.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ from hybrid.worker.watching.complaints import complain_of_the_log
 _CONSTANT = ("levelname", "levelno", "name", "process", "processName")
 _FIELDS = frozenset({"asctime", "message", *_CONSTANT})
 _MESSAGE = "%(message)s"
+#: Lines that wait for the handler's lock; whoever logs another one waits for it as well.
+LINES_HELD = 10_000
 #: The methods that a line goes through.
 _LOGGER_METHODS = ("info", "_log", "makeRecord", "handle", "filter", "callHandlers")
 _HANDLER_METHODS = ("handle", "filter", "emit", "format", "flush")
@@ -46,6 +52,7 @@ class _Lines:
         self._is_plain = _has_celerys_format(handler)
         self._hub = hub
         self._waiting: list[str] = []
+        self._is_flushing = False
         #: The second and the millisecond that the next ones have a text for.
         self._moment = (0, 0)
         self._second_text = ""
@@ -77,8 +84,11 @@ class _Lines:
             fields: What is the same in all lines of a logger.
             message: Its text.
         """
-        if not self._waiting:
-            self._hub.call_soon(self.flush)
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._hub.spawn(self._flush_soon)
+        elif len(self._waiting) >= LINES_HELD:
+            self.flush()
         now = time.time()
         second = int(now)
         moment = second, int((now - second) * 1000)
@@ -102,14 +112,24 @@ class _Lines:
         fields = {**fields, "asctime": asctime}
         return before % fields, behind % fields + self.handler.terminator
 
+    def _flush_soon(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self._is_flushing = False
+
     def flush(self) -> None:
-        """Write what waits now."""
-        lines, self._waiting = self._waiting, []
-        if not lines:
+        """Write what waits now; in the hub, if the handler's lock is free."""
+        if not self._waiting:
             return
         handler = self.handler
-        handler.acquire()
+        in_hub = self._hub.in_thread() and not self._hub.can_park()
+        if handler.lock is not None and not handler.lock.acquire(blocking=not in_hub):
+            return  # a greenlet writes them, or is about to
+        lines, self._waiting = self._waiting, []
         try:
+            if not lines:
+                return
             if isinstance(handler, WatchedFileHandler):
                 handler.reopenIfNeeded()
             try:
