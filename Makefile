@@ -10,7 +10,7 @@ DIST     := dist
 export CARGO_TERM_COLOR ?= auto
 
 RUST_SOURCES   := $(shell find rust/core rust/python Cargo.toml -name '*.rs' -o -name Cargo.toml -o -name Cargo.lock)
-PYTHON_SOURCES := $(shell find python celery_hybrid.data -type f -not -name '*.so' -not -name '*.pyc')
+PYTHON_SOURCES := $(shell find python -type f -not -name '*.so' -not -name '*.pyc')
 
 .DEFAULT_GOAL := help
 

@@ -34,7 +34,7 @@ from time import perf_counter
 
 from report import RESULTS
 
-FILES = Path(__file__).parents[1] / "celery_hybrid.data" / "platlib"
+FILES = Path(__file__).parents[1] / "python" / "celery_hybrid.data" / "platlib"
 TARGET_US = 50.0
 
 IN_FILE = """
