@@ -29,6 +29,7 @@ from .scenarios import (
     REPLIES,
     SETTINGS_VARIABLE,
     Scenario,
+    command_line,
     concurrency,
 )
 from .servers import Broker, Child, Counters, RedisServer
@@ -55,6 +56,7 @@ class Bench:
         proxy: Process id of the proxy.
         folder: For logs and ledgers.
         seconds: How long a load may take.
+        before: The interpreter of pools whose name ends in ``@before`` or ``@again``.
     """
 
     broker: Broker
@@ -63,6 +65,7 @@ class Bench:
     proxy: int | None
     folder: Path
     seconds: float
+    before: str | None = None
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return what the broker and the proxy have used so far."""
@@ -133,9 +136,11 @@ class Cell:
             "broker_connection_retry_on_startup": True,
             **scenario.settings,
         }
+        pool = command_line(self.pool)
+        python = sys.executable if pool == self.pool else bench.before or sys.executable
         command = [
-            *(sys.executable, "-m", "celery", "-A", "benches.e2e.app", "worker"),
-            *("-P", self.pool, "-c", str(concurrency(scenario, self.pool))),
+            *(python, "-m", "celery", "-A", "benches.e2e.app", "worker"),
+            *("-P", pool, "-c", str(concurrency(scenario, self.pool))),
             *("-n", "bench@127.0.0.1", "-l", scenario.loglevel),
             # Waiting for the answers of others is part of starting, which is not measured.
             *("--without-mingle", *scenario.options),

@@ -18,7 +18,7 @@ from typing import Any
 from . import kept, tables
 from .cell import ROOT, Bench, CellError
 from .loads import measure
-from .scenarios import POOLS, SCENARIOS, Scenario, concurrency, limited
+from .scenarios import AGAIN, BEFORE, POOLS, SCENARIOS, Scenario, concurrency, limited
 from .servers import Broker, Child, MissingServerError, RedisServer, eventually, free_port, servers
 
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with ExitStack() as stack:
             broker, redis = stack.enter_context(servers(folder, options.broker))
             benches = {
-                link: stack.enter_context(linked(link, broker, redis, folder, options.seconds))
+                link: stack.enter_context(linked(link, broker, redis, folder, options))
                 for link in options.delay
             }
             versions = {f"{server.name} server": server.version for server in {broker, redis}}
@@ -102,6 +102,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="links to measure, comma between: direct, or milliseconds that a proxy adds to each "
         "round trip, 0 for what the proxy itself costs (direct)",
     )
+    parser.add_argument(
+        "--before",
+        metavar="PYTHON",
+        help="an interpreter with another celery-hybrid, the commit before: each hybrid pool is "
+        "measured with it as well, twice, and the ratios are to the first of these",
+    )
     parser.add_argument("--quick", action="store_true", help="a short run, kept as *-quick.json")
     parser.add_argument("--output", type=Path, help="instead of benches/results/e2e-BROKER.json")
     options = parser.parse_args(arguments)
@@ -117,6 +123,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     for link in options.delay:
         if link != "direct" and not link.replace(".", "", 1).isdigit():
             parser.error(f"--delay {link}: neither direct nor a number of milliseconds")
+    if options.before:
+        options.pools = [
+            name
+            for pool in options.pools
+            for name in ((pool, pool + BEFORE, pool + AGAIN) if "." in pool else (pool,))
+        ]
     options.repeats = options.repeats or (2 if quick else 5)
     options.seconds = options.seconds or (3.0 if quick else 6.0)
     options.tasks = options.tasks or (10_000 if quick else None)
@@ -127,11 +139,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 @contextmanager
 def linked(
-    link: str, broker: Broker, redis: RedisServer, folder: Path, seconds: float
+    link: str, broker: Broker, redis: RedisServer, folder: Path, options: argparse.Namespace
 ) -> Iterator[Bench]:
     """Yield the bench over a link, with a proxy of its own unless it is direct."""
+    of_run = folder, options.seconds, options.before
     if link == "direct":
-        yield Bench(broker, redis, (broker.port, redis.port), None, folder, seconds)
+        yield Bench(broker, redis, (broker.port, redis.port), None, *of_run)
         return
     ports = {server.port: free_port() for server in (broker, redis)}
     proxy = Child(
@@ -145,7 +158,7 @@ def linked(
     try:
         eventually(lambda: "ready" in proxy.output(), f"the proxy, see {proxy.log}")
         seen = ports[broker.port], ports[redis.port]
-        yield Bench(broker, redis, seen, proxy.pid, folder, seconds)
+        yield Bench(broker, redis, seen, proxy.pid, *of_run)
     finally:
         proxy.stop()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,9 +146,20 @@ def concurrency(scenario: Scenario, pool: str) -> int:
     return scenario.concurrency
 
 
-def stock_of(pool: str) -> str:
-    """Return the pool that a pool's ratio is to."""
-    return pool.removeprefix("hybrid.")
+#: What follows a pool's name where another interpreter runs it: the commit before, twice, as what
+#: it differs from itself is what the machine's noise is.
+BEFORE, AGAIN = "@before", "@again"
+
+
+def command_line(pool: str) -> str:
+    """Return what follows ``-P`` for a pool of a run."""
+    return pool.partition("@")[0]
+
+
+def reference(pool: str, pools: Collection[str]) -> str:
+    """Return the pool that a pool's ratio is to, of those of a run."""
+    before = f"{command_line(pool)}{BEFORE}"
+    return before if before in pools else pool.removeprefix("hybrid.")
 
 
 def limited(scenario: Scenario, most: int | None) -> Scenario:

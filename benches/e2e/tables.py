@@ -1,6 +1,7 @@
 """A kept run as tables: ``python -m benches.e2e.tables benches/results/e2e-redis.json``.
 
-The ratio of a hybrid pool is to the stock pool of the same hub, in the same run.
+The ratio of a hybrid pool is to the stock pool of the same hub, in the same run, or to the same
+pool of the interpreter that was named by ``--before``; then ``@again`` is that one once more.
 "never" is the latency of tasks that a pool had not done when the time was up.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import kept
-from .scenarios import SCENARIOS, stock_of
+from .scenarios import SCENARIOS, reference
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def link_text(link: str) -> str:
 def _table(rows: list[kept.Row], columns: Sequence[Column]) -> Iterator[list[str]]:
     by_pool = {row.pool: row for row in rows}
     shown = [column for column in columns if any(row.values(column.figure) for row in rows)]
-    has_ratio = any(row.pool != stock_of(row.pool) for row in rows)
+    has_ratio = any(row.pool != reference(row.pool, by_pool) for row in rows)
     heading, units = ["pool", "-c"], ["", ""]
     for column in shown:
         heading.append(column.heading)
@@ -153,7 +154,7 @@ def _table(rows: list[kept.Row], columns: Sequence[Column]) -> Iterator[list[str
         if not row.samples:
             yield [*cells, "nothing measured"]
             continue
-        stock = by_pool.get(stock_of(row.pool))
+        stock = by_pool.get(reference(row.pool, by_pool))
         for column in shown:
             cells.append(short(row.median(column.figure)))
             if column.with_spread:
