@@ -18,7 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from greenlet import GreenletExit
 
 from hybrid.hubs.base import Hub
-from hybrid.worker.execution import pool as module
+from hybrid.worker.execution import limits as module
 from hybrid.worker.execution.pool import JobKilled
 
 

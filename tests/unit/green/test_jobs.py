@@ -304,7 +304,7 @@ def test_one_slot_serves_jobs_that_come_one_by_one(make_pool: Any, apply: Any, u
 def test_slots_that_idle_for_long_are_retired(
     make_pool: Any, apply: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hybrid.worker.execution import pool as module
+    from hybrid.worker.execution import slots as module
 
     monkeypatch.setattr(module, "SLOT_IDLE", 0.02)
     pool = make_pool(10)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextvars import Context
 from typing import Any, Callable, Final
 
+from greenlet import GreenletExit
+
 from hybrid.hubs.base import Greenlet
 
 #: States of a job, in the order in which they come.
@@ -16,6 +18,14 @@ KILLED: Final = 2
 ENDED: Final = 3
 
 Callback = Callable[..., Any]
+
+
+class JobKilled(GreenletExit):  # type: ignore[misc]
+    """Raised in a job that was terminated or has passed its hard time limit.
+
+    Not an :exc:`Exception`, so that ``except Exception`` in a task lets it pass, and a kind
+    of ``GreenletExit``, which both gevent and eventlet take for an ordinary end.
+    """
 
 
 class Job:

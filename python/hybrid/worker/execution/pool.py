@@ -16,29 +16,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextvars import copy_context
-from math import isnan
-from time import monotonic
 from typing import Any, Callable, ClassVar
 
-from billiard.einfo import ExceptionInfo
-from billiard.exceptions import WorkerLostError
 from celery.concurrency.base import BasePool
-from celery.exceptions import (
-    SoftTimeLimitExceeded,
-    WorkerShutdown,
-    WorkerTerminate,
-)
 from celery.utils.log import get_logger
 from celery.utils.text import truncate
 from celery.worker import state as worker_state
-from greenlet import GreenletExit
 from kombu.utils.encoding import safe_repr
 
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
-from hybrid.worker.execution.job import ENDED, KILLED, RUNNING, Callback, Job
+from hybrid.worker.execution import slots
+from hybrid.worker.execution.job import ENDED, Callback, Job, JobKilled
+from hybrid.worker.execution.limits import KILL_ATTEMPTS, KILL_GRACE, Limits
+from hybrid.worker.execution.slots import SLOT_IDLE, Slots
 from hybrid.worker.execution.timer import Timer, count_entries
 from hybrid.worker.execution.waiting import Waiters
+
+__all__ = [
+    "KILL_ATTEMPTS",
+    "KILL_GRACE",
+    "MAX_LIMIT",
+    "SLOT_IDLE",
+    "SUPPLY",
+    "TURN_BUDGET",
+    "JobKilled",
+    "TaskPool",
+]
 
 logger = get_logger("celery.pool")
 
@@ -46,22 +50,8 @@ logger = get_logger("celery.pool")
 TURN_BUDGET = 128
 #: Jobs that are enough to go on with for whoever can make more at any time.
 SUPPLY = 2 * TURN_BUDGET
-#: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
-KILL_GRACE = 5.0
-#: After so many kills the pool gives up on a job that swallows them, and frees its place.
-KILL_ATTEMPTS = 3
 #: Jobs that can run at a time: the slab's tickets have 20 bits for their place.
 MAX_LIMIT = 2**20
-#: Seconds after which a slot without a job ends.
-SLOT_IDLE = 60.0
-
-
-class JobKilled(GreenletExit):  # type: ignore[misc]
-    """Raised in a job that was terminated or has passed its hard time limit.
-
-    Not an :exc:`Exception`, so that ``except Exception`` in a task lets it pass, and a kind
-    of ``GreenletExit``, which both gevent and eventlet take for an ordinary end.
-    """
 
 
 class TaskPool(BasePool):  # type: ignore[misc]
@@ -106,16 +96,9 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._announced: Sequence[Job] = ()
         self._ready: deque[Job] = deque()
         self._announcer: Greenlet | None = None
-        self._idle: list[tuple[Greenlet, float]] = []
         self._busy = 0
         #: Jobs that may still start before the next dispatch.
         self._budget = 0
-        #: The first jobs of slots that have not begun. Given to `spawn` as an argument, a job
-        #: would live as long as its slot.
-        self._first_jobs: deque[Job] = deque()
-        self._slots = 0
-        self._slots_created = 0
-        self._abandoned = 0
         self._dispatching = False
         self._held = False
         self._joiners = Waiters(self.hub)
@@ -132,7 +115,17 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Get ready to run jobs; slots are started when jobs need them."""
         self._slab: Slab = Slab(self.limit)
         self._timer = Timer(hub=self.hub)
-        self._timer.call_repeatedly(SLOT_IDLE / 2, self._retire_idle)
+        self._limits = Limits(self.hub, self._timer, self._slab, self.spelling, self._on_abandoned)
+        self._slots = Slots(
+            self.hub,
+            self._slab,
+            self._limits,
+            self.spelling,
+            self._take_next,
+            self._progress.wake,
+            self._finish,
+        )
+        self._timer.call_repeatedly(slots.SLOT_IDLE / 2, self._slots.retire_idle)
 
     def on_close(self) -> None:
         """Drop jobs that have not started; the broker gives their messages to others."""
@@ -145,9 +138,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         while self._has_jobs:
             self._joiners.wait()
         self._timer.stop()
-        for slot, _ in self._idle:
-            self.hub.call_soon(slot.switch, _END)
-        self._idle.clear()
+        self._slots.end()
         if self._announcer is not None:
             self.hub.call_soon(self._announcer.switch, _END)
 
@@ -265,9 +256,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         The job gets :exc:`JobKilled` where it waits. Its callbacks are not called: whoever
         terminates it says what has become of it.
         """
-        job = self._slab.take(pid)
-        if job is not None:
-            self._kill(job)
+        self._limits.terminate(pid)
 
     def spawn_n(self, run: Callable[..., object], *args: Any) -> Greenlet:
         """Start ``run(*args)`` in a greenlet outside the pool: Celery's remote control."""
@@ -322,9 +311,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "free": max(self.limit - self._busy, 0),
                 "waiting": len(self._backlog) + len(self._announced) + len(self._ready),
                 "timers": count_entries(self.hub),
-                "slots": self._slots,
-                "slots-created": self._slots_created,
-                "abandoned": self._abandoned,
+                **self._slots.statistics(),
+                **self._limits.statistics(),
                 "accelerated": {
                     piece: state() if callable(state) else state
                     for piece, state in self.accelerated.items()
@@ -358,18 +346,11 @@ class TaskPool(BasePool):  # type: ignore[misc]
     def _dispatch(self) -> None:
         """Give waiting jobs to slots. Runs in the hub."""
         self._budget = TURN_BUDGET
-        idle = self._idle
         try:
             if self.before_start is not None and not self._announced and self._room > 0:
                 self._announce()
             while (job := self._take_next()) is not None:
-                if idle:
-                    idle.pop()[0].switch(job)
-                else:
-                    self._slots += 1
-                    self._slots_created += 1
-                    self._first_jobs.append(job)
-                    self.hub.spawn(self._serve)
+                self._slots.run(job)
         finally:
             self._dispatching = False
             self._schedule_dispatch()
@@ -420,118 +401,6 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._busy += 1
         return waiting.popleft()
 
-    def _retire_idle(self) -> None:
-        """End the slots that have had no job for a while."""
-        before = monotonic() - SLOT_IDLE
-        idle = self._idle
-        # Slots are reused last in, first out: the longest idle come first.
-        while idle and idle[0][1] < before:
-            self.hub.call_soon(idle.pop(0)[0].switch, _END)
-
-    def _maybe_drained(self) -> None:
-        if not self._has_jobs:
-            self._joiners.wake()
-
-    # -- in a slot
-
-    def _serve(self) -> None:
-        """Run jobs until told to end: the life of a slot."""
-        me = self.hub.current()
-        job: Job | None = self._first_jobs.popleft()
-        try:
-            while job is not None:
-                job.greenlet = me
-                try:
-                    job.context.run(self._run, job)
-                except Exception:
-                    logger.exception("%s: a callback of %r raised", self.spelling, job)
-                finally:
-                    self._finish(job)
-                if job.killed:
-                    # Its thread-locals may hold half-used connections.
-                    return
-                # Going on without a switch saves a third of a job's cost. But a slot that has
-                # not begun has an earlier job.
-                job = None if self._first_jobs else self._take_next()
-                if job is None:
-                    job = self._wait_for_job(me)
-        finally:
-            self._slots -= 1
-
-    def _wait_for_job(self, me: Greenlet) -> Job | None:
-        """Park until there is a job for this slot, or ``None`` for its end."""
-        self._idle.append((me, monotonic()))
-        try:
-            while True:
-                order = self.hub.park()
-                if type(order) is Job:
-                    return order
-                if order is _END:
-                    return None
-                # else it is a switch of somebody else's
-        except BaseException:  # killed from outside
-            self._idle[:] = [held for held in self._idle if held[0] is not me]
-            raise
-
-    def _run(self, job: Job) -> None:
-        now = monotonic()
-        soft, hard = job.soft_timeout, job.timeout
-        job.ticket = self._slab.insert(
-            job, now, now + soft if soft else None, now + hard if hard else None
-        )
-        job.state = RUNNING
-        is_accepted = False
-        try:
-            if job.accept_callback is not None:
-                job.accept_callback(job.ticket, now)
-                self._progress.wake()
-            is_accepted = True
-            if job.state is RUNNING:  # else it was revoked while Celery accepted it
-                if soft or hard:
-                    # The broker may take its time over an acknowledgement: not the target's.
-                    job.limits = self._arm_limits(job, monotonic())
-                result = job.target(*job.args, **job.kwargs)
-        except BaseException as exc:
-            self._on_raised(job, exc, is_accepted)
-        else:
-            if self._settle(job):
-                if job.callback is not None:
-                    job.callback(result)
-            elif job.timed_out:
-                self._report_timeout(job)
-
-    def _settle(self, job: Job) -> bool:
-        """Mark the target as ended; tell whether nobody else has decided its outcome."""
-        job.state = ENDED
-        for entry in job.limits:
-            entry.cancel()
-        return self._slab.take(job.ticket) is not None
-
-    def _on_raised(self, job: Job, exc: BaseException, is_accepted: bool) -> None:
-        """Report what left the target. Celery's tracer handles the errors of the task.
-
-        An error of whoever was told that the job starts is none of the target's: in Celery, such a
-        task has neither run nor failed, and its message stays with the broker unless it has been
-        acknowledged.
-        """
-        settled = self._settle(job)
-        if isinstance(exc, (WorkerShutdown, WorkerTerminate)):
-            raise exc
-        if not settled:
-            if job.timed_out:
-                self._report_timeout(job)
-            if not (job.killed and isinstance(exc, JobKilled)):
-                logger.debug("%s: %r ended with %r after it was killed", self.spelling, job, exc)
-            return
-        if not is_accepted and isinstance(exc, Exception):
-            logger.error("%s: %r was not accepted: %r", self.spelling, job, exc, exc_info=exc)
-            return
-        einfo = _lost(exc) if isinstance(exc, _LOST) else ExceptionInfo()
-        if job.error_callback is not None:
-            job.error_callback(einfo)
-        else:
-            logger.error("%s: %r raised: %r", self.spelling, job, exc, exc_info=exc)
-
     def _finish(self, job: Job) -> None:
         if not job.abandoned:
             self._busy -= 1
@@ -543,71 +412,14 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self._maybe_drained()
         self._progress.wake()
 
-    # -- limits
-
-    def _arm_limits(self, job: Job, now: float) -> tuple[Any, ...]:
-        limits = []
-        if job.soft_timeout:
-            limits.append(self._timer.call_at(now + job.soft_timeout, self._on_soft_limit, (job,)))
-        if job.timeout:
-            limits.append(self._timer.call_at(now + job.timeout, self._on_hard_limit, (job,)))
-        return tuple(limits)
-
-    def _on_soft_limit(self, job: Job) -> None:
-        if job.state is not RUNNING:
-            return
-        if job.timeout_callback is not None:
-            job.timeout_callback(True, job.soft_timeout)
-        self.hub.call_soon(self._throw, job, RUNNING, SoftTimeLimitExceeded)
-
-    def _on_hard_limit(self, job: Job) -> None:
-        if self._slab.take(job.ticket) is not None:
-            job.timed_out = True
-            self._kill(job)
-
-    def _report_timeout(self, job: Job) -> None:
-        if not job.timeout_reported:
-            job.timeout_reported = True
-            if job.timeout_callback is not None:
-                job.timeout_callback(False, job.timeout)
-
-    # -- ends
-
-    def _kill(self, job: Job, attempt: int = 1) -> None:
-        """End a job whose ticket the caller has taken."""
-        if attempt == 1:
-            job.killed = True
-            job.state = KILLED
-        elif job.state is not KILLED:
-            return  # it has ended since
-        elif job.timed_out:
-            # It may swallow whatever it gets: its limit is reported all the same.
-            self._report_timeout(job)
-        if attempt > KILL_ATTEMPTS:
-            self._abandon(job)
-            return
-        self.hub.call_soon(self._throw, job, KILLED, JobKilled)
-        self._timer.call_after(KILL_GRACE, self._kill, (job, attempt + 1))
-
-    def _throw(self, job: Job, state: int, exc_type: type[BaseException]) -> None:
-        """Raise in the target of ``job``, if it is still in ``state``. Runs in the hub."""
-        if job.state is state and job.greenlet is not None:
-            job.greenlet.throw(exc_type)
-
-    def _abandon(self, job: Job) -> None:
-        logger.error(
-            "%s: %r swallowed %d attempts to end it and may run on; its place is free again. "
-            "Let %s pass in the task's except clauses",
-            self.spelling,
-            job,
-            KILL_ATTEMPTS,
-            JobKilled.__name__,
-        )
-        job.abandoned = True
-        self._abandoned += 1
+    def _on_abandoned(self) -> None:
         self._busy -= 1
         self._schedule_dispatch()
         self._maybe_drained()
+
+    def _maybe_drained(self) -> None:
+        if not self._has_jobs:
+            self._joiners.wake()
 
 
 def _check_limit(limit: int) -> None:
@@ -634,13 +446,3 @@ class _Order:
 
 
 _RUN, _END = _Order(), _Order()
-
-#: What would end a worker process under prefork, and is reported as its loss.
-_LOST = (SystemExit, KeyboardInterrupt, GreenletExit)
-
-
-def _lost(exc: BaseException) -> ExceptionInfo:
-    try:
-        raise WorkerLostError(repr(exc)) from exc
-    except WorkerLostError:
-        return ExceptionInfo()
