@@ -15,6 +15,10 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Protocol
 
+# The package is known here only; whoever needs these takes them from here.
+from greenlet import GreenletExit as GreenletExit
+from greenlet import getcurrent as getcurrent
+
 if TYPE_CHECKING:
     from hybrid.hubs.parking import Place
 

@@ -9,9 +9,8 @@ from typing import Any, Callable
 import eventlet
 import eventlet.hubs
 import eventlet.patcher
-from greenlet import getcurrent
 
-from hybrid.hubs.base import Alarm, Greenlet, Hub
+from hybrid.hubs.base import Alarm, Greenlet, Hub, getcurrent
 
 # The unpatched functions: eventlet's own would switch, and these run in signal handlers
 # and in native threads.

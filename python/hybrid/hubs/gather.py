@@ -17,6 +17,7 @@ from typing import Any, Callable, Generic, TypeVar
 from hybrid.errors import WorkLostError
 from hybrid.hubs.base import Hub
 from hybrid.hubs.parking import Place, copied
+from hybrid.hubs.service import Service
 
 Item = TypeVar("Item")
 
@@ -41,7 +42,7 @@ class Gather(Generic[Item]):
         self._perform = perform
         #: What is to be done, and who waits for it.
         self._pending: deque[tuple[Item, Place | None]] = deque()
-        self._is_serving = False
+        self._service = Service(hub, self._pending.__len__, self._serve_group)
         self._groups = 0
         self._items = 0
         self._largest = 0
@@ -74,28 +75,16 @@ class Gather(Generic[Item]):
 
     def _add(self, item: Item, place: Place | None) -> None:
         self._pending.append((item, place))
-        if not self._is_serving:
-            self._is_serving = True
-            self._hub.spawn(self._serve)
+        self._service.wake()
 
-    def _serve(self) -> None:
-        """Perform groups until nobody waits."""
+    def _serve_group(self) -> None:
+        """Perform what has been submitted by now."""
         pending = self._pending
-        try:
-            while pending:
-                size = min(len(pending), GROUP_LIMIT)
-                group = [pending.popleft() for _ in range(size)]
-                self._groups += 1
-                self._items += size
-                self._largest = max(self._largest, size)
-                self._settle(group)
-        finally:
-            self._is_serving = False
-            if pending:  # this greenlet was ended: another one goes on
-                self._is_serving = True
-                self._hub.spawn(self._serve)
-
-    def _settle(self, group: list[tuple[Item, Place | None]]) -> None:
+        size = min(len(pending), GROUP_LIMIT)
+        group = [pending.popleft() for _ in range(size)]
+        self._groups += 1
+        self._items += size
+        self._largest = max(self._largest, size)
         try:
             outcomes = self._perform([item for item, _ in group])
             if len(outcomes) != len(group):

@@ -1,5 +1,9 @@
 """Tasks that wait for their time: each is a timer entry with a packed message in it.
 
+Who may switch: a greenlet of the timer that hands over a task that is due, and the line's own
+greenlet, which hands over those behind it. Either may be held up by a receiver of a signal, or
+ended by one; the line goes on.
+
 Celery keeps a whole request for a task with an ETA, and its message besides. Here such a task is
 one :class:`Held`, which is at once the entry in the timer's heap and what Celery's state knows the
 task by, and becomes a request when it is due, or when somebody looks.
@@ -14,6 +18,7 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
 from hybrid._rust import Packing
+from hybrid.hubs.service import Service
 from hybrid.transports.frozen import Form
 from hybrid.worker.execution.timer import Entry
 
@@ -172,34 +177,40 @@ class DueLine:
     def __init__(self, pool: Any) -> None:
         self._pool = pool
         self._line: deque[Held] = deque()
-        self._is_served = False
+        self._service = Service(pool.hub, self._line.__len__, self._serve_next)
+        self._is_handing_over = False
+        self._entered = 0
 
     def enter(self, held: Held) -> None:
         """Hand a task over, or let it wait behind the others."""
-        if self._is_served:
+        self._entered += 1
+        if self._is_handing_over or self._service.is_busy:
             self._line.append(held)
-            return
-        self._is_served = True
-        if self._pool.is_supplied:
+        elif self._pool.is_supplied:
             self._line.append(held)
+            self._service.wake()
         else:
             # A receiver of a signal may block here; those behind wait in the line meanwhile.
-            self._hand_over(held)
-        if self._line:
-            self._pool.hub.spawn(self._serve)
-        else:
-            self._is_served = False
+            self._is_handing_over = True
+            try:
+                self._hand_over(held)
+            finally:
+                self._is_handing_over = False
+                if self._line:
+                    self._service.wake()
 
     def clear(self) -> None:
         """Forget all of them, because the broker gives them to somebody else."""
         self._line.clear()
 
-    def _serve(self) -> None:
-        while self._line:
-            self._pool.wait_for_demand()
-            if self._line:
-                self._hand_over(self._line.popleft())
-        self._is_served = False
+    def statistics(self) -> dict[str, int]:
+        """Return how many tasks have been due so far, and how many of them wait for the pool."""
+        return {"entered": self._entered, "waiting": len(self._line)}
+
+    def _serve_next(self) -> None:
+        self._pool.wait_for_demand()
+        if self._line:
+            self._hand_over(self._line.popleft())
 
     def _hand_over(self, held: Held) -> None:
         if held.canceled:

@@ -23,7 +23,7 @@ from hybrid import patching
 from hybrid._rust import EventLog, JsonText
 from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
-from hybrid.hubs.parking import ParkingLot
+from hybrid.hubs.service import Service
 from hybrid.worker.publishing.producers import Producer
 
 logger = get_logger("celery.events")
@@ -98,7 +98,7 @@ class Buffer:
     def __init__(self, dispatcher: Any, hub: Hub) -> None:
         self._owner = weakref.ref(dispatcher)
         self._hub = hub
-        self._is_flushing = False
+        self._service = Service(hub, self._count, self._flush)
         self._next_minute = 0.0
         self._groups: deque[list[Any] | JsonText] = deque()
         self._room = ParkingLot(hub)
@@ -208,36 +208,23 @@ class Buffer:
     def flush_soon(self) -> None:
         """Send what there is when this turn of the hub is over. Thread-safe."""
         if not self._hub.in_thread():
-            self._hub.call_soon_threadsafe(self.flush_soon)
-        elif not self._is_flushing:
-            self._is_flushing = True
-            self._hub.spawn(self._flush)
+            self._hub.call_soon_threadsafe(self._schedule_flush)
+        else:
+            self._service.wake()
 
     def _flush(self) -> None:
         try:
-            while self._has_events:
-                dispatcher = self._owner()
-                if dispatcher is None or not dispatcher.enabled or dispatcher.producer is None:
-                    return  # its connection was lost: the next buffer goes on
-                with dispatcher.mutex:
-                    # Publishing switches, and more events are buffered meanwhile.
-                    if not self._groups:
-                        self._end_group()
-                    group = self._groups.popleft()
-                    self._room.unpark_all()
-                    dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
-                    self._sent += 1
+            with dispatcher.mutex:
+                # Publishing switches, and more events are buffered meanwhile.
+                if not self._groups:
+                    self._end_group()
+                group = self._groups.popleft()
+                dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
             dispatcher = self._owner()
             if dispatcher is not None and dispatcher.enabled and dispatcher.producer is not None:
                 logger.exception("Events of tasks were not sent")
-        finally:
-            self._is_flushing = False
-            dispatcher = self._owner()
-            if self._has_events and dispatcher is not None and dispatcher.producer is not None:
-                self.flush_soon()
 
-    @property
-    def _has_events(self) -> bool:
-        return bool(self._groups or len(self.log))
+    def _count(self) -> int:
+        return len(self._groups) + len(self.log)
