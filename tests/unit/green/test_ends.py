@@ -142,7 +142,7 @@ def test_soft_and_then_hard(pool: Any, apply: Any, until: Any, hub: Hub) -> None
         finally:
             seen.append("end")
 
-    outcome = apply(pool, run, soft_timeout=0.01, timeout=0.03)
+    outcome = apply(pool, run, soft_timeout=0.01, timeout=0.2)
     until(lambda: outcome.is_over)
     assert outcome.names == ["accept", "soft limit", "hard limit"]
     assert seen == ["soft", "end"]
@@ -315,6 +315,39 @@ def test_many_jobs_meet_their_limits_together(
     assert_serves_on(pool, apply, until)
 
 
+@pytest.mark.parametrize("exc", [ValueError, GreenletExit])
+def test_a_limit_strikes_though_telling_of_it_raises(
+    pool: Any, apply: Any, until: Any, hub: Hub, short_grace: float, exc: type[BaseException]
+) -> None:
+    kills: list[type[BaseException]] = []
+
+    def complain(soft: bool, _: float) -> None:
+        raise exc
+
+    def run() -> None:
+        while len(kills) < 3:
+            try:
+                hub.sleep(5)
+            except (SoftTimeLimitExceeded, JobKilled) as caught:
+                kills.append(type(caught))
+
+    apply(pool, run, soft_timeout=0.005, timeout=0.2, timeout_callback=complain)
+    until(lambda: len(kills) == 3)
+    assert kills == [SoftTimeLimitExceeded, JobKilled, JobKilled]
+    assert_serves_on(pool, apply, until)
+
+
+def test_a_limit_is_not_late_because_telling_of_it_blocks(
+    pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
+    gate = Event()
+    outcome = apply(pool, hub.sleep, 5, soft_timeout=0.005, timeout_callback=lambda *_: gate.wait())
+    until(lambda: outcome.is_over)
+    assert outcome.value_of("error").type is SoftTimeLimitExceeded
+    gate.set()
+    assert_serves_on(pool, apply, until)
+
+
 # -- termination
 
 
@@ -397,6 +430,30 @@ def test_termination_while_celery_accepts_skips_the_target(
     turns()
     assert_serves_on(pool, apply, until)
     assert ran == []
+    assert outcome.names == []
+
+
+def test_termination_does_not_cut_short_how_celery_accepts(
+    pool: Any, apply: Any, until: Any, turns: Any
+) -> None:
+    gate = Event()
+    passed: list[str] = []
+    pids: list[int] = []
+
+    def on_accept(pid: int, _: float) -> None:
+        pids.append(pid)
+        gate.wait()
+        passed.append("accepted")
+
+    outcome = apply(pool, passed.append, "ran", accept_callback=on_accept)
+    until(lambda: pids)
+    pool.terminate_job(pids[0])
+    pool.terminate_job(pids[0])
+    turns()
+    assert pool.info["running"] == 1
+    gate.set()
+    assert_serves_on(pool, apply, until)
+    assert passed == ["accepted"]
     assert outcome.names == []
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import weakref
+from contextlib import nullcontext
 from contextvars import ContextVar, copy_context
 from threading import Event
 from time import monotonic
@@ -15,9 +17,15 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from greenlet import GreenletExit
 
+from hybrid import JobKilled
 from hybrid.hubs.base import Hub
+from hybrid.worker.execution import slots
 
 variable: ContextVar[Any] = ContextVar("variable", default="unset")
+
+
+class UsersError(BaseException):
+    pass
 
 
 @pytest.mark.parity
@@ -265,8 +273,6 @@ def test_a_callback_that_raises_costs_no_slot(
 
 
 def test_no_exception_is_current_in_the_next_job(make_pool: Any, apply: Any, until: Any) -> None:
-    import sys
-
     pool = make_pool(1)
     apply(pool, lambda: 1 / 0)
     after = apply(pool, sys.exc_info)
@@ -304,9 +310,7 @@ def test_one_slot_serves_jobs_that_come_one_by_one(make_pool: Any, apply: Any, u
 def test_slots_that_idle_for_long_are_retired(
     make_pool: Any, apply: Any, until: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hybrid.worker.execution import slots as module
-
-    monkeypatch.setattr(module, "SLOT_IDLE", 0.02)
+    monkeypatch.setattr(slots, "SLOT_IDLE", 0.02)
     pool = make_pool(10)
     gate = Event()
     outcomes = [apply(pool, gate.wait) for _ in range(10)]
@@ -582,3 +586,233 @@ def test_slots_take_nothing_that_was_not_announced(make_pool: Any, apply: Any, u
     until(lambda: all(outcome.is_over for outcome in outcomes))
     assert all(known for known, _ in started)
     assert max(ahead for _, ahead in started) <= 2  # and no more than could start
+
+
+@pytest.mark.parametrize("exc", [GreenletExit, JobKilled, UsersError, SystemExit, ValueError])
+def test_jobs_start_whatever_their_announcement_raises(
+    make_pool: Any, apply: Any, until: Any, turns: Any, exc: type[BaseException]
+) -> None:
+    pool = make_pool(2)
+    announced: list[Any] = []
+
+    def announce(jobs: list[Any]) -> None:
+        announced.append(jobs)
+        if len(announced) == 2:
+            raise exc
+
+    pool.before_start = announce
+    first = apply(pool, int)
+    until(lambda: first.is_over)
+    outcomes = [apply(pool, int) for _ in range(5)]
+    with pytest.raises(exc) if exc is SystemExit else nullcontext():
+        turns()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert {tuple(outcome.names) for outcome in outcomes} == {("accept", "success")}
+    assert len(announced) >= 3
+    assert pool.info["running"] == pool.info["waiting"] == 0
+
+
+@pytest.mark.parametrize("is_busy", [True, False], ids=["while it blocks", "while it is idle"])
+@pytest.mark.parametrize("exc", [GreenletExit, JobKilled, UsersError])
+def test_jobs_start_though_whoever_announces_them_is_ended(
+    make_pool: Any,
+    apply: Any,
+    until: Any,
+    turns: Any,
+    hub: Hub,
+    is_busy: bool,
+    exc: type[BaseException],
+) -> None:
+    pool = make_pool(3)
+    announcers: list[Any] = []
+
+    def announce(_: list[Any]) -> None:
+        announcers.append(hub.current())
+        if is_busy and len(announcers) == 1:
+            hub.sleep(30)
+
+    pool.before_start = announce
+    outcomes = [apply(pool, int) for _ in range(5)]
+    turns()
+    if is_busy:
+        assert pool.info["waiting"] == 5
+        assert pool._announcer.statistics() == {"announced": 3, "told": 0}
+    hub.call_soon(hub.interrupt, announcers[0], exc)
+    turns()
+    outcomes += [apply(pool, int) for _ in range(5)]
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert {tuple(outcome.names) for outcome in outcomes} == {("accept", "success")}
+    assert announcers[0] is not announcers[-1]
+    assert pool._announcer.statistics()["announced"] == 0
+
+
+# -- greenlets that end in another way than the pool's
+
+
+@pytest.mark.parametrize("which", ["callback", "error_callback"])
+@pytest.mark.parametrize(
+    "exc", [GreenletExit, JobKilled, UsersError, SystemExit, KeyboardInterrupt, ValueError]
+)
+def test_a_callback_that_raises_whatever_costs_no_other_job(
+    make_pool: Any, apply: Any, until: Any, turns: Any, which: str, exc: type[BaseException]
+) -> None:
+    pool = make_pool(11)
+    for _ in range(11):  # all slots wait to be resumed
+        apply(pool, Event().wait, 0)
+    until(lambda: pool.info["slots"] == 11 and not pool.info["running"])
+
+    def complain(_: Any) -> None:
+        raise exc
+
+    def fail() -> None:
+        raise KeyError
+
+    outcomes = [apply(pool, int) for _ in range(5)]
+    apply(pool, fail if which == "error_callback" else int, **{which: complain})
+    outcomes += [apply(pool, int) for _ in range(5)]
+    with pytest.raises(exc) if exc in (SystemExit, KeyboardInterrupt) else nullcontext():
+        turns()
+    turns()
+    assert {tuple(outcome.names) for outcome in outcomes} == {("accept", "success")}
+    assert pool.info["running"] == 0
+    assert pool.info["slots"] == (11 if exc is ValueError else 10)
+    gate = Event()
+    outcomes = [apply(pool, gate.wait) for _ in range(11)]
+    turns()
+    assert pool.info["running"] == pool.info["slots"] == 11
+    gate.set()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+
+
+@pytest.mark.parametrize("how", ["stop", "retire"])
+@pytest.mark.parametrize("exc", [GreenletExit, UsersError, ValueError])
+def test_what_a_slot_raises_at_its_end_keeps_no_other_from_ending(
+    make_pool: Any,
+    apply: Any,
+    until: Any,
+    turns: Any,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+    how: str,
+    exc: type[BaseException],
+) -> None:
+    pool = make_pool(5)
+    ended: list[int] = []
+    gate = Event()
+
+    class Session:
+        def __del__(self) -> None:
+            ended.append(1)
+            if is_tested:
+                raise exc
+
+    def complain(_: Any) -> None:
+        raise exc
+
+    is_tested = [True]
+    local = threading.local()
+
+    def run() -> None:
+        local.session = Session()
+        hub.current().link(complain)  # type: ignore[attr-defined]
+        gate.wait()
+
+    outcomes = [apply(pool, run) for _ in range(5)]
+    until(lambda: pool.info["running"] == 5)
+    gate.set()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    if how == "stop":
+        pool.close()
+        pool.stop()
+        turns()
+    else:
+        monkeypatch.setattr(slots, "SLOT_IDLE", -1.0)
+        pool._slots.tidy()
+        turns()
+        after = apply(pool, int)
+        until(lambda: after.is_over)
+        pool._slots.tidy()
+        turns()
+    assert pool.info["slots"] == 0
+    gc.collect()
+    is_tested.clear()  # eventlet keeps the last exception, and with it a slot's frames
+    assert len(ended) >= 4
+
+
+def test_what_is_killed_before_its_first_turn_costs_no_job(
+    make_pool: Any,
+    apply: Any,
+    until: Any,
+    turns: Any,
+    hub: Hub,
+    library: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spawned: list[Any] = []
+    spawn = hub.spawn
+
+    def remember(*args: Any) -> Any:
+        spawned.append(spawn(*args))
+        return spawned[-1]
+
+    pool = make_pool(1)
+    monkeypatch.setattr(hub, "spawn", remember)
+    for before_start in (None, lambda _: None):
+        pool.before_start = before_start
+        outcome = apply(pool, hub.sleep, 0)
+        pool._dispatch()
+        library.kill(spawned.pop())
+        turns()
+        assert outcome.names == []
+        pool._tidy()
+        until(lambda outcome=outcome: outcome.is_over)
+        assert outcome.names == ["accept", "success"]
+        pool._slots.end()
+        turns()
+        assert (pool.info["slots"], pool.info["running"]) == (0, 0)
+
+
+def test_jobs_wait_when_no_slot_can_be_started(
+    make_pool: Any, apply: Any, until: Any, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = make_pool(3)
+    order: list[int] = []
+    outcomes = [apply(pool, order.append, number) for number in range(5)]
+
+    def refuse(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hub, "spawn", refuse)
+        with pytest.raises(MemoryError):
+            pool._dispatch()
+    assert (pool.info["running"], pool.info["waiting"], pool.info["slots"]) == (0, 5, 0)
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert order == [0, 1, 2, 3, 4]
+
+
+def test_every_structure_of_the_pool_can_tell(
+    make_pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
+    pool = make_pool(2)
+    gate = Event()
+    outcomes = [apply(pool, gate.wait, soft_timeout=60) for _ in range(3)]
+    until(lambda: pool.info["running"] == 2)
+    assert pool.statistics() == {
+        "limit": 2,
+        "running": 2,
+        "free": 0,
+        "backlog": 1,
+        "ready": 0,
+        "waiting-for-progress": 0,
+        "waiting-for-demand": 0,
+        "waiting-for-end": 0,
+    }
+    assert pool._slots.statistics() == {"slots": 2, "slots-idle": 0, "slots-created": 2}
+    expected = {"open": 2, "soft-limits": 0, "hard-limits": 0, "terminated": 0, "abandoned": 0}
+    assert pool._limits.statistics() == expected
+    assert pool._timer.statistics() == {"entries": 3, "due": 0, "idle-runners": 0}
+    gate.set()
+    until(lambda: all(outcome.is_over for outcome in outcomes))
+    assert pool._slots.statistics()["slots-idle"] == 2

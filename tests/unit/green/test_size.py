@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 from celery import signals
 from celery.worker import state as worker_state
-from greenlet import GreenletExit, greenlet
+from greenlet import greenlet
 
 from hybrid.hubs.base import Hub
-from hybrid.worker.execution.waiting import Waiters
 
 
 @pytest.fixture
@@ -286,43 +285,6 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some(
     until(lambda: passed, 1.0)
     gate.set()
     until(lambda: pool.info["running"] == 0)
-
-
-def test_a_turn_wakes_whoever_waits_once(hub: Hub, turns: Any) -> None:
-    waiters = Waiters(hub)
-    looks: list[int] = []
-
-    def look() -> None:
-        while len(looks) < 2:
-            waiters.wait()
-            looks.append(1)
-
-    hub.spawn(look)
-    turns()
-    for _ in range(100):
-        waiters.wake()
-    turns()
-    assert looks == [1]
-    waiters.wake()
-    turns()
-    assert looks == [1, 1]
-    waiters.wake()  # nobody is left
-
-
-def test_whoever_is_killed_while_waiting_is_not_woken(hub: Hub, turns: Any) -> None:
-    waiters = Waiters(hub)
-    woken: list[str] = []
-
-    def wait(name: str) -> None:
-        waiters.wait()
-        woken.append(name)
-
-    first, _ = hub.spawn(wait, "first"), hub.spawn(wait, "second")
-    turns()
-    hub.call_soon(first.throw, GreenletExit)
-    waiters.wake()
-    turns()
-    assert woken == ["second"]
 
 
 def test_waiting_for_progress_in_vain_leaves_no_greenlet_behind(make_pool: Any, turns: Any) -> None:

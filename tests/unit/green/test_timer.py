@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from celery.utils import timer2
+from greenlet import GreenletExit
 from kombu.asynchronous import timer as kombu_timer
 
 from hybrid.hubs.base import Hub
@@ -610,3 +611,56 @@ def test_the_entries_of_all_timers_of_a_hub_are_counted(hub: Hub, timer: Timer) 
         another.call_after(9, print)
         assert timer_module.count_entries(hub) == before + 2
     assert timer_module.count_entries(hub) == before + 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, GreenletExit])
+def test_what_a_runner_raises_at_its_end_keeps_no_other_from_ending(
+    timer: Timer, until: Any, turns: Any, hub: Hub, kind: type[BaseException]
+) -> None:
+    runners: list[Any] = []
+    gate = Event()
+
+    def complain(_: Any) -> None:
+        raise kind
+
+    def run() -> None:
+        runners.append(hub.current())
+        runners[-1].link(complain)
+        gate.wait()
+
+    for _ in range(timer_module.IDLE_RUNNERS):
+        timer.call_at(0, run)
+    until(lambda: len(runners) == timer_module.IDLE_RUNNERS)
+    gate.set()
+    until(lambda: timer.statistics()["idle-runners"] == timer_module.IDLE_RUNNERS)
+    timer.stop()
+    turns()
+    assert timer.statistics() == {"entries": 0, "due": 0, "idle-runners": 0}
+    assert all(runner.dead for runner in runners)
+
+
+def test_entries_run_though_their_runner_is_killed_before_its_first_turn(
+    timer: Timer,
+    ran: list[Any],
+    until: Any,
+    hub: Hub,
+    library: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spawn = hub.spawn
+
+    def kill_the_first(*args: Any) -> Any:
+        monkeypatch.undo()
+        spawned = spawn(*args)
+        hub.call_soon(killed.append, 1)
+        if hub.name == "gevent":
+            spawned.kill(block=False)  # type: ignore[attr-defined]
+        else:
+            spawned.cancel()  # type: ignore[attr-defined]
+        return spawned
+
+    killed: list[int] = []
+    monkeypatch.setattr(hub, "spawn", kill_the_first)
+    timer.call_at(0, ran.append, (1,))
+    until(lambda: killed)
+    until(lambda: ran == [1], 1.0)

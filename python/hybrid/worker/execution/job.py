@@ -1,21 +1,12 @@
-"""One call that the pool was asked to make."""
+"""One call that the pool was asked to make, and how far it has come."""
 
 from __future__ import annotations
 
 from contextvars import Context
-from typing import Any, Callable, Final
+from enum import Enum
+from typing import Any, Callable, Protocol
 
-from greenlet import GreenletExit
-
-from hybrid.hubs.base import Greenlet
-
-#: States of a job, in the order in which they come.
-WAITING: Final = 0
-RUNNING: Final = 1
-#: The target was told to end and may still be unwinding.
-KILLED: Final = 2
-#: The target has ended; its callbacks may still run.
-ENDED: Final = 3
+from hybrid.hubs.base import GreenletExit
 
 Callback = Callable[..., Any]
 
@@ -28,6 +19,47 @@ class JobKilled(GreenletExit):  # type: ignore[misc]
     """
 
 
+class State(Enum):
+    """How far a job has come, and who has decided how it ends.
+
+    ``WAITING``, ``ACCEPTING``, ``RUNNING`` and ``ENDED`` is the way of a job that nobody ends.
+    Whoever takes its ticket first makes it one of the others, which it remains::
+
+        ACCEPTING -> TERMINATED                        its target is never called
+        RUNNING   -> TERMINATED ------------> ABANDONED
+        RUNNING   -> TIMED_OUT -> REPORTED -> ABANDONED
+    """
+
+    #: In the pool's backlog, or announced.
+    WAITING = "waiting"
+    #: It has its ticket, and Celery takes note of it. Nothing is raised in that.
+    ACCEPTING = "accepting"
+    #: Its target runs.
+    RUNNING = "running"
+    #: Its target has ended by itself, and its callbacks may run. Nothing is raised in them.
+    ENDED = "ended"
+    #: Whoever has terminated it says what has become of it.
+    TERMINATED = "terminated"
+    #: It has passed its hard limit, which is told when its target has ended, or does not.
+    TIMED_OUT = "timed out"
+    #: The same, and it has been told.
+    REPORTED = "reported"
+    #: Its target swallows what should end it; the job has no place in the pool any more.
+    ABANDONED = "abandoned"
+
+
+# Names of a module: attributes of an `Enum` take twice as long, several times for each job.
+WAITING, ACCEPTING, RUNNING, ENDED = State.WAITING, State.ACCEPTING, State.RUNNING, State.ENDED
+ABANDONED = State.ABANDONED
+
+
+class Runner(Protocol):
+    """What runs the target of a job."""
+
+    def interrupt(self, job: Job, exc: type[BaseException]) -> None:
+        """Raise ``exc`` where the target of ``job`` waits, soon; see :meth:`Job.interrupt`."""
+
+
 class Job:
     """A target with its arguments, its callbacks and how far it has come.
 
@@ -36,25 +68,21 @@ class Job:
 
     __slots__ = (
         "__weakref__",
-        "abandoned",
         "accept_callback",
         "args",
         "callback",
         "context",
         "correlation_id",
         "error_callback",
-        "greenlet",
-        "killed",
         "kwargs",
         "limits",
+        "runner",
         "soft_timeout",
         "state",
         "target",
         "ticket",
-        "timed_out",
         "timeout",
         "timeout_callback",
-        "timeout_reported",
     )
 
     def __init__(
@@ -84,12 +112,19 @@ class Job:
         self.correlation_id = correlation_id
         self.state = WAITING
         self.ticket = 0
-        self.greenlet: Greenlet | None = None
+        #: What runs its target; ``None`` before that and afterwards.
+        self.runner: Runner | None = None
+        #: The timer entries of its limits.
         self.limits: tuple[Any, ...] = ()
-        self.killed = False
-        self.timed_out = False
-        self.timeout_reported = False
-        self.abandoned = False
+
+    def interrupt(self, exc: type[BaseException]) -> None:
+        """Raise ``exc`` in the target where it waits, soon.
+
+        Nothing is raised when no target runs, neither in its callbacks nor in anything else of
+        the pool's, or when the state of the job has become another one by then.
+        """
+        if self.runner is not None:
+            self.runner.interrupt(self, exc)
 
     def terminate(self, signal: int | None = None) -> None:
         """Do nothing: Celery calls this after :meth:`TaskPool.terminate_job`, which did it."""

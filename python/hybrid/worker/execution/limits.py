@@ -1,15 +1,20 @@
-"""The ends that others put to a job: time limits, termination, and giving it up."""
+"""The ends that others put to a job: time limits, termination, and giving it up.
+
+Who may switch: the timer's greenlets, in a callback that tells of a limit. The rest of this runs
+in whatever greenlet it is called from, and neither waits nor switches: a job is interrupted in a
+later turn of the hub.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from time import monotonic
+from typing import Callable
 
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from hybrid._rust import Slab
-from hybrid.hubs.base import Hub
-from hybrid.worker.execution.job import ENDED, KILLED, RUNNING, Job, JobKilled
+from hybrid.worker.execution.job import ENDED, RUNNING, Job, JobKilled, State
 from hybrid.worker.execution.timer import Timer
 
 logger = get_logger("celery.pool")
@@ -21,10 +26,11 @@ KILL_ATTEMPTS = 3
 
 
 class Limits:
-    """Decides, beside its slot, how a job ends.
+    """Decides, beside what runs a job, how that ends.
+
+    Whoever takes the ticket of a job decides, and exactly one gets it.
 
     Args:
-        hub: The hub that the jobs run on.
         timer: What the limits wait in.
         slab: The jobs that run, by ticket.
         spelling: What users type after ``-P``.
@@ -32,87 +38,99 @@ class Limits:
     """
 
     def __init__(
-        self,
-        hub: Hub,
-        timer: Timer,
-        slab: Slab,
-        spelling: str,
-        on_abandoned: Callable[[], object],
+        self, timer: Timer, slab: Slab, spelling: str, on_abandoned: Callable[[], object]
     ) -> None:
-        self._hub = hub
         self._timer = timer
         self._slab = slab
         self._spelling = spelling
         self._on_abandoned = on_abandoned
+        self._soft = 0
+        self._hard = 0
+        self._terminated = 0
         self._abandoned = 0
 
-    def terminate(self, ticket: int) -> None:
-        """End the job behind ``ticket``, if it has not ended."""
-        job = self._slab.take(ticket)
-        if job is not None:
-            self._kill(job)
-
-    def settle(self, job: Job) -> bool:
-        """Mark the target as ended; tell whether nobody else has decided its outcome."""
-        job.state = ENDED
-        for entry in job.limits:
-            entry.cancel()
-        return self._slab.take(job.ticket) is not None
-
-    # -- limits
-
-    def arm(self, job: Job, now: float) -> tuple[Any, ...]:
-        """Start the limits of a job ``now``, and return what cancels them."""
+    def watch(self, job: Job) -> None:
+        """Start the limits of a job, whose target starts now."""
+        now = monotonic()
         limits = []
         if job.soft_timeout:
             limits.append(self._timer.call_at(now + job.soft_timeout, self._on_soft_limit, (job,)))
         if job.timeout:
             limits.append(self._timer.call_at(now + job.timeout, self._on_hard_limit, (job,)))
-        return tuple(limits)
+        job.limits = tuple(limits)
+
+    def settle(self, job: Job) -> bool:
+        """Note that the target has ended; tell whether nobody else has decided its outcome."""
+        job.runner = None
+        for entry in job.limits:
+            entry.cancel()
+        if self._slab.take(job.ticket) is None:
+            return False
+        job.state = ENDED
+        return True
+
+    def report(self, job: Job) -> None:
+        """Tell that a job has passed its hard limit, if it has and that has not been told."""
+        if job.state is State.TIMED_OUT:
+            job.state = State.REPORTED
+            if job.timeout_callback is not None:
+                job.timeout_callback(False, job.timeout)
+
+    def terminate(self, ticket: int) -> None:
+        """End the job behind ``ticket``, if nobody has."""
+        job = self._slab.take(ticket)
+        if job is not None:
+            job.state = State.TERMINATED
+            self._terminated += 1
+            self._kill(job)
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many jobs can be ended now, and how many have been in each way."""
+        return {
+            "open": len(self._slab),
+            "soft-limits": self._soft,
+            "hard-limits": self._hard,
+            "terminated": self._terminated,
+            "abandoned": self._abandoned,
+        }
+
+    # -- in the timer
 
     def _on_soft_limit(self, job: Job) -> None:
         if job.state is not RUNNING:
             return
+        self._soft += 1
+        # Before the callback: it may block, or raise.
+        job.interrupt(SoftTimeLimitExceeded)
         if job.timeout_callback is not None:
             job.timeout_callback(True, job.soft_timeout)
-        self._hub.call_soon(self._throw, job, RUNNING, SoftTimeLimitExceeded)
 
     def _on_hard_limit(self, job: Job) -> None:
         if self._slab.take(job.ticket) is not None:
-            job.timed_out = True
+            job.state = State.TIMED_OUT
+            self._hard += 1
             self._kill(job)
 
-    def report(self, job: Job) -> None:
-        """Tell that a job has passed its hard limit, once."""
-        if not job.timeout_reported:
-            job.timeout_reported = True
-            if job.timeout_callback is not None:
-                job.timeout_callback(False, job.timeout)
-
-    # -- ends
-
     def _kill(self, job: Job, attempt: int = 1) -> None:
-        """End a job whose ticket the caller has taken."""
-        if attempt == 1:
-            job.killed = True
-            job.state = KILLED
-        elif job.state is not KILLED:
-            return  # it has ended since
-        elif job.timed_out:
-            # It may swallow whatever it gets: its limit is reported all the same.
-            self.report(job)
+        """End the target of a job whose ticket has been taken, and see to it that it does."""
+        if job.runner is None:
+            return  # it has ended, or is never called
+        is_late = attempt > 1 and job.state is State.TIMED_OUT
+        if is_late:
+            job.state = State.REPORTED
         if attempt > KILL_ATTEMPTS:
             self._abandon(job)
-            return
-        self._hub.call_soon(self._throw, job, KILLED, JobKilled)
-        self._timer.call_after(KILL_GRACE, self._kill, (job, attempt + 1))
-
-    def _throw(self, job: Job, state: int, exc_type: type[BaseException]) -> None:
-        """Raise in the target of ``job``, if it is still in ``state``. Runs in the hub."""
-        if job.state is state and job.greenlet is not None:
-            job.greenlet.throw(exc_type)
+        else:
+            job.interrupt(JobKilled)
+            self._timer.call_after(KILL_GRACE, self._kill, (job, attempt + 1))
+        if is_late and job.timeout_callback is not None:
+            # It may swallow whatever it gets: its limit is told all the same.
+            job.timeout_callback(False, job.timeout)
 
     def _abandon(self, job: Job) -> None:
+        job.state = State.ABANDONED
+        self._abandoned += 1
+        self._on_abandoned()
         logger.error(
             "%s: %r swallowed %d attempts to end it and may run on; its place is free again. "
             "Let %s pass in the task's except clauses",
@@ -121,10 +139,3 @@ class Limits:
             KILL_ATTEMPTS,
             JobKilled.__name__,
         )
-        job.abandoned = True
-        self._abandoned += 1
-        self._on_abandoned()
-
-    def statistics(self) -> dict[str, int]:
-        """Return how many jobs have been given up."""
-        return {"abandoned": self._abandoned}

@@ -1,21 +1,26 @@
-"""The pool: persistent slots that run one job after another.
+"""The pool: Celery's interface, and which jobs may start when.
 
-A *job* waits in the backlog until a *slot* is free. A slot is a greenlet of the hub's own
-kind that outlives its jobs, so nothing is spawned per task and thread-locals (HTTP
-sessions, database connections) live as long as the slot. Each job runs in a copy of the
-context of whoever applied it.
+A *job* waits in the backlog until a *slot* (:mod:`~hybrid.worker.execution.slots`) is free. It runs
+there in a copy of the context of whoever applied it.
 
 While a job runs, the :class:`~hybrid._rust.Slab` holds it under its *ticket*, which is the
 ``pid`` that Celery sees. Whoever takes the ticket settles the job: its slot when the target
 has returned, a hard limit, or :meth:`TaskPool.terminate_job`. Exactly one of them gets it,
 so a job has one outcome whatever comes together.
+
+Who may switch: whoever waits for room, demand, progress or the end of all jobs, in the pool's
+parking lots; and :meth:`TaskPool._dispatch`, a callback of the hub, into the announcer and into
+slots, when nothing of the pool's is half done. A job is always in somebody's hands: in the
+backlog, being announced, ready, or with a slot.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import copy_context
+from socket import timeout as too_late
 from typing import Any, Callable, ClassVar
 
 from celery.concurrency.base import BasePool
@@ -26,12 +31,13 @@ from kombu.utils.encoding import safe_repr
 
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
+from hybrid.hubs.parking import ParkingLot
 from hybrid.worker.execution import slots
-from hybrid.worker.execution.job import ENDED, Callback, Job, JobKilled
+from hybrid.worker.execution.announcer import Announcer
+from hybrid.worker.execution.job import ABANDONED, Callback, Job, JobKilled
 from hybrid.worker.execution.limits import KILL_ATTEMPTS, KILL_GRACE, Limits
 from hybrid.worker.execution.slots import SLOT_IDLE, Slots
 from hybrid.worker.execution.timer import Timer, count_entries
-from hybrid.worker.execution.waiting import Waiters
 
 __all__ = [
     "KILL_ATTEMPTS",
@@ -92,40 +98,45 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._backlog: deque[Job] = deque()
         #: Called with jobs that are about to start, and start whatever happens. It may block.
         self.before_start: Callable[[list[Job]], None] | None = None
-        #: Jobs that it is being told of, and those that it has been told of, which are next.
-        self._announced: Sequence[Job] = ()
+        #: Jobs that it has been told of, which are next.
         self._ready: deque[Job] = deque()
-        self._announcer: Greenlet | None = None
         self._busy = 0
         #: Jobs that may still start before the next dispatch.
         self._budget = 0
         self._dispatching = False
         self._held = False
-        self._joiners = Waiters(self.hub)
+        self._joiners = ParkingLot(self.hub)
         #: Those who wait for a job to be accepted or to end, and for the end of a dispatch.
-        self._progress = Waiters(self.hub)
-        self._turns = Waiters(self.hub)
+        self._progress = ParkingLot(self.hub)
+        self._turns = ParkingLot(self.hub)
         #: Pieces of the worker that run on our code, each with the reason why one does not, or
         #: with what tells it.
         self.accelerated: dict[str, Any] = {"pool": True, "timer": True}
+        self._furnish()
 
-    # -- life
-
-    def on_start(self) -> None:
-        """Get ready to run jobs; slots are started when jobs need them."""
-        self._slab: Slab = Slab(self.limit)
+    def _furnish(self) -> None:
+        self._slab: Slab = Slab(self.limit or 0)
         self._timer = Timer(hub=self.hub)
-        self._limits = Limits(self.hub, self._timer, self._slab, self.spelling, self._on_abandoned)
+        self._limits = Limits(self._timer, self._slab, self.spelling, self._on_abandoned)
         self._slots = Slots(
             self.hub,
             self._slab,
             self._limits,
             self.spelling,
             self._take_next,
-            self._progress.wake,
-            self._finish,
+            self._progress.unpark_all,
+            self._on_finished,
         )
-        self._timer.call_repeatedly(slots.SLOT_IDLE / 2, self._slots.retire_idle)
+        self._announcer = Announcer(self.hub, self.spelling, self._tell_of, self._on_told)
+
+    # -- life
+
+    def on_start(self) -> None:
+        """Get ready to run jobs; slots are started when jobs need them."""
+        if self._timer.stopped:
+            self._furnish()  # it is started again
+        self._limit_slab()
+        self._timer.call_repeatedly(slots.SLOT_IDLE / 2, self._tidy)
 
     def on_close(self) -> None:
         """Drop jobs that have not started; the broker gives their messages to others."""
@@ -136,11 +147,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         if worker_state.should_terminate:
             self.flush()
         while self._has_jobs:
-            self._joiners.wait()
+            self._joiners.park()
         self._timer.stop()
         self._slots.end()
-        if self._announcer is not None:
-            self.hub.call_soon(self._announcer.switch, _END)
+        self._announcer.end()
 
     def flush(self) -> None:
         """Drop the jobs that have not started."""
@@ -149,8 +159,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
                 "%s: dropping %d jobs that have not started", self.spelling, len(self._backlog)
             )
             self._backlog.clear()
-            self._progress.wake()
-            self._turns.wake()
+            self._progress.unpark_all()
+            self._turns.unpark_all()
             self._maybe_drained()
 
     def hold(self) -> None:
@@ -168,7 +178,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while len(self._backlog) > per_slot * max(self.limit, 1):
-            self._progress.wait()
+            self._progress.park()
 
     @property
     def is_supplied(self) -> bool:
@@ -181,18 +191,15 @@ class TaskPool(BasePool):  # type: ignore[misc]
         Blocks the calling greenlet, so never call it in the hub.
         """
         while self.is_supplied:
-            self._turns.wait()
+            self._turns.park()
 
     def wait_for_progress(self, seconds: float) -> None:
         """Wait until a job has been accepted or has ended, at most ``seconds``.
 
         Blocks the calling greenlet, so never call it in the hub.
         """
-        alarm = self._timer.call_after(seconds, self._progress.wake)
-        try:
-            self._progress.wait()
-        finally:
-            alarm.cancel()
+        with suppress(too_late):
+            self._progress.park(seconds)
 
     # -- jobs
 
@@ -292,7 +299,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
     def _limit_slab(self) -> None:
         # After a shrink more jobs may run than the limit says, and some may be about to take
         # their tickets.
-        coming = len(self._announced) + len(self._ready)
+        coming = len(self._announcer.jobs) + len(self._ready)
         self._slab.set_limit(max(self.limit, self._busy + coming))
 
     @property
@@ -301,25 +308,41 @@ class TaskPool(BasePool):  # type: ignore[misc]
         limit: int = self.limit
         return limit
 
+    def statistics(self) -> dict[str, int]:
+        """Return how many jobs may run, run, wait, and are about to start, and who waits."""
+        return {
+            "limit": self.limit,
+            "running": self._busy,
+            "free": max(self.limit - self._busy, 0),
+            "backlog": len(self._backlog),
+            "ready": len(self._ready),
+            "waiting-for-progress": len(self._progress),
+            "waiting-for-demand": len(self._turns),
+            "waiting-for-end": len(self._joiners),
+        }
+
     def _get_info(self) -> dict[str, Any]:
         info: dict[str, Any] = super()._get_info()
+        pool, slots = self.statistics(), self._slots.statistics()
+        announced = self._announcer.statistics()["announced"]
         info.update(
             {
                 "implementation": f"{self.spelling}:TaskPool",
-                "limit": self.limit,
-                "running": self._busy,
-                "free": max(self.limit - self._busy, 0),
-                "waiting": len(self._backlog) + len(self._announced) + len(self._ready),
+                "limit": pool["limit"],
+                "running": pool["running"],
+                "free": pool["free"],
+                "waiting": pool["backlog"] + announced + pool["ready"],
                 "timers": count_entries(self.hub),
-                **self._slots.statistics(),
-                **self._limits.statistics(),
+                "slots": slots["slots"],
+                "slots-created": slots["slots-created"],
+                "abandoned": self._limits.statistics()["abandoned"],
                 "accelerated": {
                     piece: state() if callable(state) else state
                     for piece, state in self.accelerated.items()
                 },
                 # The names under which stock eventlet reports the same.
-                "free-threads": max(self.limit - self._busy, 0),
-                "running-threads": self._busy,
+                "free-threads": pool["free"],
+                "running-threads": pool["running"],
             }
         )
         return info
@@ -328,12 +351,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     @property
     def _has_jobs(self) -> bool:
-        return bool(self._busy or self._backlog or self._announced or self._ready)
+        return bool(self._busy or self._backlog or self._announcer.jobs or self._ready)
 
     def _schedule_dispatch(self) -> None:
-        if not self._dispatching and (self._ready or (self._room > 0 and not self._announced)):
-            self._dispatching = True
+        if not self._dispatching and (self._ready or (self._room > 0 and not self._announcer.jobs)):
             self.hub.call_soon(self._dispatch)
+            self._dispatching = True
 
     @property
     def _room(self) -> int:
@@ -347,45 +370,32 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Give waiting jobs to slots. Runs in the hub."""
         self._budget = TURN_BUDGET
         try:
-            if self.before_start is not None and not self._announced and self._room > 0:
-                self._announce()
+            if self.before_start is not None and not self._announcer.jobs and self._room > 0:
+                self._announce_next()
             while (job := self._take_next()) is not None:
-                self._slots.run(job)
+                try:
+                    self._slots.run(job)
+                except BaseException:  # no slot could be started
+                    self._busy -= 1
+                    self._ready.appendleft(job)
+                    raise
         finally:
             self._dispatching = False
             self._schedule_dispatch()
-            self._turns.wake()
+            self._turns.unpark_all()
 
-    def _announce(self) -> None:
+    def _announce_next(self) -> None:
         """Tell :attr:`before_start` of the next jobs. They are ready now, unless it blocks."""
-        backlog = self._backlog
-        self._announced = [backlog.popleft() for _ in range(min(self._room, TURN_BUDGET))]
-        if self._announcer is None:
-            self._announcer = self.hub.spawn(self._serve_announcements)
-        else:
-            self._announcer.switch(_RUN)
+        count = min(self._room, TURN_BUDGET)
+        self._announcer.announce([self._backlog.popleft() for _ in range(count)])
 
-    def _serve_announcements(self) -> None:
-        """Announce jobs until told to end. It runs in a greenlet of its own, as it may block."""
-        order: Any = _RUN
-        try:
-            while order is not _END:
-                if self._announced:
-                    self._announce_now()
-                order = self.hub.park()
-        finally:
-            self._announcer = None
+    def _tell_of(self, jobs: list[Job]) -> None:
+        if self.before_start is not None:
+            self.before_start(jobs)
 
-    def _announce_now(self) -> None:
-        try:
-            if self.before_start is not None:
-                self.before_start(list(self._announced))
-        except Exception:
-            logger.exception("%s: jobs start that could not be announced", self.spelling)
-        finally:
-            self._ready.extend(self._announced)
-            self._announced = ()
-            self._schedule_dispatch()
+    def _on_told(self, jobs: Sequence[Job]) -> None:
+        self._ready.extend(jobs)
+        self._schedule_dispatch()
 
     def _take_next(self) -> Job | None:
         """Take the first of the waiting jobs, if one may start now."""
@@ -401,16 +411,14 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._busy += 1
         return waiting.popleft()
 
-    def _finish(self, job: Job) -> None:
-        if not job.abandoned:
+    def _on_finished(self, job: Job) -> None:
+        if job.state is not ABANDONED:
             self._busy -= 1
-        job.greenlet = None
-        job.state = ENDED
         if self._backlog:
             self._schedule_dispatch()
         else:
             self._maybe_drained()
-        self._progress.wake()
+        self._progress.unpark_all()
 
     def _on_abandoned(self) -> None:
         self._busy -= 1
@@ -419,7 +427,11 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     def _maybe_drained(self) -> None:
         if not self._has_jobs:
-            self._joiners.wake()
+            self._joiners.unpark_all()
+
+    def _tidy(self) -> None:
+        self._slots.tidy()
+        self._announcer.tidy()
 
 
 def _check_limit(limit: int) -> None:
@@ -437,12 +449,3 @@ def check_seconds(which: str, seconds: Any) -> None:
     """
     if not isinstance(seconds, (int, float)):
         raise TypeError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
-    if isnan(seconds):
-        raise ValueError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
-
-
-class _Order:
-    __slots__ = ()
-
-
-_RUN, _END = _Order(), _Order()

@@ -2,11 +2,15 @@
 
 Nothing is spawned per task, and thread-locals (HTTP sessions, database connections) live as long
 as the slot.
+
+Who may switch: a slot in what belongs to its job (accepting it, its target, its callbacks), and
+while it is idle. What starts and ends slots runs in the hub or in whoever calls it, and only
+:meth:`Slots.run` switches, into a slot that is idle. Between two jobs a slot does not switch, and
+the books of the pool are in order whenever somebody else runs.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from time import monotonic
 from typing import Callable
 
@@ -14,17 +18,38 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.exceptions import WorkerShutdown, WorkerTerminate
 from celery.utils.log import get_logger
-from greenlet import GreenletExit
 
 from hybrid._rust import Slab
-from hybrid.hubs.base import Greenlet, Hub
-from hybrid.worker.execution.job import RUNNING, Job, JobKilled
+from hybrid.hubs.base import Greenlet, GreenletExit, Hub
+from hybrid.worker.execution.job import ACCEPTING, ENDED, RUNNING, Job, JobKilled, State
 from hybrid.worker.execution.limits import Limits
 
 logger = get_logger("celery.pool")
 
 #: Seconds after which a slot without a job ends.
 SLOT_IDLE = 60.0
+
+
+class Slot:
+    """One greenlet that runs jobs, one after another."""
+
+    __slots__ = ("_hub", "first", "greenlet", "idle_since")
+
+    greenlet: Greenlet
+
+    def __init__(self, hub: Hub, first: Job) -> None:
+        self._hub = hub
+        #: The job that it begins with.
+        self.first: Job | None = first
+        self.idle_since = 0.0
+
+    def interrupt(self, job: Job, exc: type[BaseException]) -> None:
+        """Raise ``exc`` in the target of ``job``, in the hub's next turn."""
+        self._hub.call_soon(self._interrupt_now, job, job.state, exc)
+
+    def _interrupt_now(self, job: Job, state: State, exc: type[BaseException]) -> None:
+        if job.runner is self and job.state is state:
+            self._hub.interrupt(self.greenlet, exc)
 
 
 class Slots:
@@ -57,68 +82,77 @@ class Slots:
         self._take_next = take_next
         self._on_accepted = on_accepted
         self._on_finished = on_finished
-        self._idle: list[tuple[Greenlet, float]] = []
-        #: The first jobs of slots that have not begun. Given to `spawn` as an argument, a job
-        #: would live as long as its slot.
-        self._first_jobs: deque[Job] = deque()
-        self._slots = 0
-        self._slots_created = 0
+        #: The longest idle come first.
+        self._idle: list[Slot] = []
+        #: Those that have not begun.
+        self._starting: dict[Slot, None] = {}
+        self._count = 0
+        self._created = 0
 
     def run(self, job: Job) -> None:
         """Have a slot run ``job``. For the hub."""
         if self._idle:
-            self._idle.pop()[0].switch(job)
+            self._hub.resume(self._idle.pop().greenlet, job)
         else:
-            self._slots += 1
-            self._slots_created += 1
-            self._first_jobs.append(job)
-            self._hub.spawn(self._serve)
+            slot = Slot(self._hub, job)
+            slot.greenlet = self._hub.spawn(self._serve, slot)
+            self._starting[slot] = None
+            self._count += 1
+            self._created += 1
 
     def end(self) -> None:
         """End the slots that have no job."""
-        for slot, _ in self._idle:
-            self._hub.call_soon(slot.switch, _END)
+        idle = self._idle[:]
         self._idle.clear()
+        for slot in idle:
+            self._hub.call_soon(self._hub.resume, slot.greenlet, _END)
 
-    def retire_idle(self) -> None:
-        """End the slots that have had no job for a while."""
+    def tidy(self) -> None:
+        """End the slots that have had no job for a while, and replace those that never began."""
         before = monotonic() - SLOT_IDLE
         idle = self._idle
-        # Slots are reused last in, first out: the longest idle come first.
-        while idle and idle[0][1] < before:
-            self._hub.call_soon(idle.pop(0)[0].switch, _END)
+        while idle and idle[0].idle_since < before:
+            self._hub.call_soon(self._hub.resume, idle.pop(0).greenlet, _END)
+        for slot in [slot for slot in self._starting if slot.greenlet.dead]:
+            # Somebody has killed it before its first turn.
+            del self._starting[slot]
+            self._count -= 1
+            if slot.first is not None:
+                self.run(slot.first)
 
     def statistics(self) -> dict[str, int]:
-        """Return how many slots there are, and how many there have been."""
-        return {"slots": self._slots, "slots-created": self._slots_created}
+        """Return how many slots there are and how many of them idle, and how many there were."""
+        return {"slots": self._count, "slots-idle": len(self._idle), "slots-created": self._created}
 
-    def _serve(self) -> None:
+    # -- in a slot
+
+    def _serve(self, slot: Slot) -> None:
         """Run jobs until told to end: the life of a slot."""
-        me = self._hub.current()
-        job: Job | None = self._first_jobs.popleft()
+        del self._starting[slot]
+        job, slot.first = slot.first, None
         try:
             while job is not None:
-                job.greenlet = me
                 try:
-                    job.context.run(self._run, job)
+                    job.context.run(self._run, slot, job)
                 except Exception:
                     logger.exception("%s: a callback of %r raised", self._spelling, job)
                 finally:
                     self._on_finished(job)
-                if job.killed:
-                    # Its thread-locals may hold half-used connections.
+                if job.state is not ENDED:
+                    # It was killed: its thread-locals may hold half-used connections.
                     return
                 # Going on without a switch saves a third of a job's cost. But a slot that has
                 # not begun has an earlier job.
-                job = None if self._first_jobs else self._take_next()
+                job = None if self._starting else self._take_next()
                 if job is None:
-                    job = self._wait_for_job(me)
+                    job = self._wait_for_job(slot)
         finally:
-            self._slots -= 1
+            self._count -= 1
 
-    def _wait_for_job(self, me: Greenlet) -> Job | None:
+    def _wait_for_job(self, slot: Slot) -> Job | None:
         """Park until there is a job for this slot, or ``None`` for its end."""
-        self._idle.append((me, monotonic()))
+        slot.idle_since = monotonic()
+        self._idle.append(slot)
         try:
             while True:
                 order = self._hub.park()
@@ -128,33 +162,35 @@ class Slots:
                     return None
                 # else it is a switch of somebody else's
         except BaseException:  # killed from outside
-            self._idle[:] = [held for held in self._idle if held[0] is not me]
+            if slot in self._idle:
+                self._idle.remove(slot)
             raise
 
-    def _run(self, job: Job) -> None:
+    def _run(self, slot: Slot, job: Job) -> None:
         now = monotonic()
         soft, hard = job.soft_timeout, job.timeout
         job.ticket = self._slab.insert(
             job, now, now + soft if soft else None, now + hard if hard else None
         )
-        job.state = RUNNING
+        job.state = ACCEPTING
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
                 self._on_accepted()
-            if job.state is RUNNING:  # else it was revoked while Celery accepted it
+            if job.state is ACCEPTING:  # else it was terminated meanwhile
+                job.state = RUNNING
+                job.runner = slot
                 if soft or hard:
                     # The broker may take its time over an acknowledgement: not the target's.
-                    job.limits = self._limits.arm(job, monotonic())
+                    self._limits.watch(job)
                 result = job.target(*job.args, **job.kwargs)
         except BaseException as exc:
             self._on_raised(job, exc)
         else:
-            if self._limits.settle(job):
-                if job.callback is not None:
-                    job.callback(result)
-            elif job.timed_out:
+            if not self._limits.settle(job):
                 self._limits.report(job)
+            elif job.callback is not None:
+                job.callback(result)
 
     def _on_raised(self, job: Job, exc: BaseException) -> None:
         """Report what left the target. Celery's tracer handles the errors of the task."""
@@ -162,9 +198,8 @@ class Slots:
         if isinstance(exc, (WorkerShutdown, WorkerTerminate)):
             raise exc
         if not settled:
-            if job.timed_out:
-                self._limits.report(job)
-            if not (job.killed and isinstance(exc, JobKilled)):
+            self._limits.report(job)
+            if not isinstance(exc, JobKilled):
                 logger.debug("%s: %r ended with %r after it was killed", self._spelling, job, exc)
             return
         einfo = _lost(exc) if isinstance(exc, _LOST) else ExceptionInfo()

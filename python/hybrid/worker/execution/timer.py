@@ -5,6 +5,11 @@ Stock green pools spawn a greenlet per entry. Here an entry is one small object 
 them. Entries run one after another in a *runner*, a greenlet of the timer's own, so that
 they may block (a heartbeat writes to a socket). When one does block, the entries behind it
 go on in another runner: nothing is late because of its neighbour.
+
+Who may switch: a runner, in the entries that it runs and while it is idle, and the hub, into a
+runner that is idle. That is no parking lot: who is told there goes on a turn later. All that is
+left to do is in the heap or in the line of what is due, and while there is any, an alarm, a guard
+or a runner that has been resumed takes care of it, also when a runner is ended.
 """
 
 from __future__ import annotations
@@ -273,6 +278,10 @@ class Timer:
     def ensure_started(self) -> None:
         """Do nothing: there is no thread to start."""
 
+    def statistics(self) -> dict[str, int]:
+        """Return how many entries are scheduled, how many are due, and how many runners idle."""
+        return {"entries": len(self), "due": len(self._due), "idle-runners": len(self._idle)}
+
     def memory_bytes(self) -> int:
         """Return the bytes held by the heap, without the entries themselves."""
         return self._heap.memory_bytes()
@@ -355,9 +364,15 @@ class Timer:
             if eta is not None:
                 self._arm(eta)
         elif self._idle:
-            self._idle.pop().switch(_RUN)
+            self._hub.resume(self._idle.pop(), _RUN)
         else:
             self._hub.spawn(self._serve)
+            self._guard()  # somebody may kill it before its first turn
+
+    def _guard(self) -> None:
+        if not self._guarded:
+            self._hub.call_soon(self._on_guard)
+            self._guarded = True
 
     def _serve(self) -> None:
         me = self._hub.current()
@@ -371,13 +386,14 @@ class Timer:
                 order = self._hub.park()
                 while type(order) is not _Order:
                     order = self._hub.park()  # a switch of somebody else's
-            except BaseException:
-                self._idle.remove(me)  # killed from outside
+            except BaseException:  # killed from outside
+                if me in self._idle:
+                    self._idle.remove(me)
                 raise
 
     def _end_runners(self) -> None:
         while self._idle:
-            self._idle.pop().switch(_END)
+            self._hub.resume(self._idle.pop(), _END)
 
     def _run_due(self) -> None:
         """Run what is due, up to the budget of one turn.
@@ -388,8 +404,7 @@ class Timer:
         due = self._due
         for _ in range(TURN_BUDGET):
             if not self._guarded:
-                self._guarded = True
-                self._hub.call_soon(self._on_guard)
+                self._guard()
             if not due:
                 due.extend(self._heap.expire(monotonic(), TURN_BUDGET))
                 if not due:

@@ -14,9 +14,9 @@ from celery.app import task as celery_task
 from celery.app import trace
 from celery.utils import threads
 from celery.utils.saferepr import saferepr
-from greenlet import getcurrent
 
 from hybrid import patching
+from hybrid.hubs.base import getcurrent
 
 #: Sets of headers that are remembered for having no custom ones among them.
 _KNOWN_LIMIT = 1024
