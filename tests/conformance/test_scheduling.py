@@ -70,6 +70,18 @@ def test_a_task_that_expires_before_its_eta_does_not_run(
     assert journal.count(tag) == 0
 
 
+def test_a_receiver_that_ends_its_greenlet_holds_up_nothing_that_is_due(
+    client: Celery, journal: Journal, tag: str
+) -> None:
+    expired = client.signature("end_the_receiver").apply_async(countdown=0.5, expires=0.2)
+    with pytest.raises(TaskRevokedError):
+        expired.get(timeout=15)
+    journal.wait_for(f"signals:{expired.id}", "revoked")
+    for number in range(3):
+        client.signature("note", (tag, f"run {number}")).apply_async(countdown=0.2)
+    eventually(lambda: journal.count(tag) == 3, "all three")
+
+
 def test_an_unexpired_task_runs(client: Celery) -> None:
     assert client.signature("add", (1, 2)).apply_async(expires=60).get(timeout=15) == 3
 

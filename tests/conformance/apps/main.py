@@ -15,6 +15,7 @@ from celery import Celery, Task, chain, chord, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.worker.request import Request
 from celery.worker.strategy import default as default_strategy
+from greenlet import GreenletExit
 from harness.journal import Journal
 from harness.worker import SETTINGS_VARIABLE
 
@@ -55,6 +56,11 @@ def echo(value: Any = None, **kwargs: Any) -> Any:
 def represent(*args: Any) -> str:
     """Tell what came, with types that the JSON of a result would lose."""
     return repr(args)
+
+
+@app.task(name="end_the_receiver")
+def end_the_receiver() -> None:
+    """A receiver of the signal that it is revoked ends the greenlet that it is called in."""
 
 
 @app.task(name="note")
@@ -563,6 +569,8 @@ def _revoked(
     sender: Any, request: Any, terminated: Any, signum: Any, expired: Any, **_: Any
 ) -> None:
     journal.write(f"signals:{request.id}", "revoked", terminated=terminated, expired=expired)
+    if sender.name == "end_the_receiver":
+        raise GreenletExit
 
 
 @signals.task_unknown.connect(weak=False)
