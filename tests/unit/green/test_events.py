@@ -113,6 +113,121 @@ def test_more_events_than_a_message_takes_go_out_in_several(
     assert [event["number"] for group in seen for event in group] == list(range(count))
 
 
+def test_a_reconnect_leaves_no_dispatcher_behind(app: Celery, hub: Hub) -> None:
+    left = []
+    before = None
+    for _ in range(5):
+        made = app.events.Dispatcher(app.connection_for_write())
+        before = events.gather(made, hub, before)
+        made.send("task-custom", uuid="id")
+        left.append(weakref.ref(made))
+        made.close()
+        made.connection.close()
+        del made
+    hub.sleep(0.001)
+    gc.collect()
+    assert [one() for one in left] == [None] * 5
+
+
+def test_what_a_lost_connection_has_not_taken_goes_through_the_next_one(
+    app: Celery, hub: Hub, turns: Callable[..., None]
+) -> None:
+    lost = app.events.Dispatcher(app.connection_for_write())
+    buffer = events.gather(lost, hub)
+    for number in range(3):
+        lost.send("task-custom", uuid="id", number=number)
+    lost.close()
+    turns()
+    made = app.events.Dispatcher(app.connection_for_write())
+    queue = listen(made)
+    events.gather(made, hub, buffer)
+    made.send("task-custom", uuid="id", number=3)
+    turns()
+    assert [event["number"] for group in groups(queue) for event in group] == [0, 1, 2, 3]
+
+
+def test_behind_a_broker_that_takes_nothing_whoever_has_events_waits(
+    app: Celery, hub: Hub, turns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "GROUP_LIMIT", 10)
+    monkeypatch.setattr(events, "GROUPS_HELD", 4)
+    made = dispatcher(app, hub)
+    queue = listen(made)
+    gate = Place(hub)
+    publish = made._publish
+
+    def publish_when_it_may(*args: Any, **options: Any) -> Any:
+        if not gate.is_told:
+            gate.wait()
+        return publish(*args, **options)
+
+    made._publish = publish_when_it_may
+    sent: list[int] = []
+
+    def send() -> None:
+        for number in range(200):
+            made.send("task-custom", uuid="id", number=number)
+            sent.append(number)
+
+    hub.spawn(send)
+    hub.sleep(0.01)
+    buffer = made.send.__self__
+    statistics = buffer.statistics()
+    assert (statistics["groups"], statistics["pending"], statistics["waiting"]) == (4, 0, 1)
+    assert len(sent) == 50  # one group is on its way
+    gate.tell()
+    turns()
+    assert [event["number"] for group in groups(queue) for event in group] == list(range(200))
+    assert buffer.statistics()["given-up"] == 0
+
+
+def test_a_broker_that_takes_nothing_costs_events_and_no_tasks(
+    app: Celery,
+    hub: Hub,
+    turns: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(events, "GROUP_LIMIT", 10)
+    monkeypatch.setattr(events, "GROUPS_HELD", 4)
+    monkeypatch.setattr(events, "ROOM_WAIT", 0.001)
+    made = dispatcher(app, hub)
+    never = Place(hub)
+    made._publish = lambda *_, **__: never.wait()
+    for number in range(1000):
+        made.send("task-custom", uuid="id", number=number)
+    statistics = made.send.__self__.statistics()
+    assert statistics["groups"] <= 4
+    held = 10 * (1 + statistics["groups"]) + statistics["pending"]  # one group is on its way
+    assert held + 10 * statistics["given-up"] == 1000
+    assert caplog.text.count("Events of tasks are given up") == 1
+    never.tell()
+    turns()
+
+
+def test_the_end_of_the_greenlet_that_sends_loses_no_later_event(
+    app: Celery, hub: Hub, turns: Callable[..., None]
+) -> None:
+    made = dispatcher(app, hub)
+    queue = listen(made)
+    publish = made._publish
+    sending: list[Any] = []
+
+    def publish_slowly(*args: Any, **options: Any) -> Any:
+        sending.append(hub.current())
+        hub.sleep(0.01)
+        return publish(*args, **options)
+
+    made._publish = publish_slowly
+    made.send("task-custom", uuid="id", number=0)
+    hub.sleep(0.002)
+    made.send("task-custom", uuid="id", number=1)
+    hub.call_soon(hub.interrupt, sending[0], GreenletExit)
+    hub.sleep(0.03)
+    assert [event["number"] for group in groups(queue) for event in group] == [1]
+    assert len(sending) == 2
+
+
 class UsersError(BaseException):
     pass
 

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from math import isnan
 from socket import timeout as too_late
 from typing import Any, Callable, ClassVar
 
@@ -449,3 +450,5 @@ def check_seconds(which: str, seconds: Any) -> None:
     """
     if not isinstance(seconds, (int, float)):
         raise TypeError(f"the {which} time limit must be a number of seconds, not {seconds!r}")
+    if isnan(seconds):
+        raise ValueError(f"the {which} time limit must be a number of seconds, not {seconds!r}")

@@ -193,7 +193,13 @@ class Slots:
                 job.callback(result)
 
     def _on_raised(self, job: Job, exc: BaseException) -> None:
-        """Report what left the target. Celery's tracer handles the errors of the task."""
+        """Report what left the target. Celery's tracer handles the errors of the task.
+
+        An error of whoever was told that the job starts is none of the target's: in Celery, such a
+        task has neither run nor failed, and its message stays with the broker unless it has been
+        acknowledged.
+        """
+        is_accepted = job.runner is not None
         settled = self._limits.settle(job)
         if isinstance(exc, (WorkerShutdown, WorkerTerminate)):
             raise exc
@@ -201,6 +207,9 @@ class Slots:
             self._limits.report(job)
             if not isinstance(exc, JobKilled):
                 logger.debug("%s: %r ended with %r after it was killed", self._spelling, job, exc)
+            return
+        if not is_accepted and isinstance(exc, Exception):
+            logger.error("%s: %r was not accepted: %r", self._spelling, job, exc, exc_info=exc)
             return
         einfo = _lost(exc) if isinstance(exc, _LOST) else ExceptionInfo()
         if job.error_callback is not None:

@@ -23,6 +23,7 @@ from hybrid import patching
 from hybrid._rust import EventLog, JsonText
 from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import ParkingLot
 from hybrid.hubs.service import Service
 from hybrid.worker.publishing.producers import Producer
 
@@ -108,10 +109,11 @@ class Buffer:
         self.log = EventLog(dispatcher.clock, GROUP_LIMIT)
 
     def use_own_producer(self) -> None:
-        """Encode events in Rust."""
+        """Encode events in Rust, with the producer that the dispatcher has been enabled with."""
         dispatcher = self._owner()
         if dispatcher is not None and type(dispatcher.producer) is kombu.Producer:
             patching.specialise(dispatcher.producer, Producer)
+        self.flush_soon()
 
     def continue_from(self, before: Buffer) -> None:
         """Send what ``before`` has not sent, ahead of everything else."""
@@ -207,24 +209,30 @@ class Buffer:
 
     def flush_soon(self) -> None:
         """Send what there is when this turn of the hub is over. Thread-safe."""
-        if not self._hub.in_thread():
-            self._hub.call_soon_threadsafe(self._schedule_flush)
-        else:
+        if self._hub.in_thread():
             self._service.wake()
+        else:
+            self._hub.call_soon_threadsafe(self.flush_soon)
+
+    def _count(self) -> int:
+        """Return how much can be sent: nothing once a connection is lost, and the next goes on."""
+        dispatcher = self._owner()
+        if dispatcher is None or not dispatcher.enabled or dispatcher.producer is None:
+            return 0
+        return len(self._groups) + len(self.log)
 
     def _flush(self) -> None:
+        dispatcher: Any = self._owner()
         try:
             with dispatcher.mutex:
                 # Publishing switches, and more events are buffered meanwhile.
                 if not self._groups:
                     self._end_group()
                 group = self._groups.popleft()
+                self._room.unpark_all()
                 dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
+                self._sent += 1
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
-            dispatcher = self._owner()
-            if dispatcher is not None and dispatcher.enabled and dispatcher.producer is not None:
+            if dispatcher.enabled and dispatcher.producer is not None:
                 logger.exception("Events of tasks were not sent")
-
-    def _count(self) -> int:
-        return len(self._groups) + len(self.log)
