@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _is_for_brokers(item: pytest.Item) -> bool:
     folder = Path(__file__).parent
     return any(
-        folder / name in item.path.parents for name in ("conformance", "integration", "soak")
+        folder / name in item.path.parents for name in ("conformance", "integration", "soak", "storms")
     )
 
 
@@ -120,7 +120,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize_workers(
         metafunc,
         HYBRID_POOLS
-        if {"integration", "soak"} & set(metafunc.definition.path.parts)
+        if {"integration", "soak", "storms"} & set(metafunc.definition.path.parts)
         else (*STOCK_POOLS, *HYBRID_POOLS),
     )
 

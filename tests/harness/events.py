@@ -44,6 +44,10 @@ class EventLog:
         self._stop.set()
         self._thread.join(10)
 
+    def all(self) -> list[dict[str, Any]]:
+        """Return every event so far, in the order in which they came."""
+        return list(self._events)
+
     def of(self, task_id: str) -> list[dict[str, Any]]:
         return [event for event in list(self._events) if event.get("uuid") == task_id]
 

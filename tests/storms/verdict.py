@@ -1,0 +1,196 @@
+"""What must hold after a storm, each as a finding with examples where it does not."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from celery import states
+from harness.waiting import TooLateError, eventually
+from harness.worker import Worker, running
+from load import Call
+from storm import Notes, Storm, held
+
+#: Events and signals, and the state of the result that each has to come with.
+_EVENTS = {
+    "task-succeeded": states.SUCCESS,
+    "task-failed": states.FAILURE,
+    "task-revoked": states.REVOKED,
+}
+_SIGNALS = {"success": states.SUCCESS, "failure": states.FAILURE, "revoked": states.REVOKED}
+
+
+class Findings:
+    """What does not hold, by kind."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[Any]] = defaultdict(list)
+
+    def add(self, kind: str, example: Any) -> None:
+        self._found[kind].append(example)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {kind: len(examples) for kind, examples in self._found.items()}
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{kind}: {len(examples)}, as {', '.join(map(str, examples[:3]))}"
+            for kind, examples in self._found.items()
+        )
+
+
+def judge_outcomes(storm: Storm, findings: Findings) -> dict[str, str]:
+    """Look at the stored results; return the state of each task that has ended, by id."""
+    final = storm.worker.outcomes(call.id for call in storm.calls)
+    steps = _last_notes(storm.notes)
+    seen: dict[str, str] = {}
+    for call in storm.calls:
+        first, meta = storm.first.get(call.id), final.get(call.id)
+        if first is None or meta is None:
+            findings.add("without an outcome", f"{call}, after {steps.get(call.number)}")
+            continue
+        seen[call.id] = meta["status"]
+        if (first["status"], first["result"]) != (meta["status"], meta["result"]):
+            findings.add("an outcome that changed", f"{_short(first)} became {_short(meta)}")
+        if meta["status"] == states.SUCCESS:
+            if meta["result"] != [call.number, call.id]:
+                findings.add("another task's result", f"{call} has {meta['result']}")
+        elif not _may_end_so(call, meta):
+            findings.add("an outcome without a reason", f"{call} has {_short(meta)}")
+    return seen
+
+
+def _may_end_so(call: Call, meta: dict[str, Any]) -> bool:
+    if meta["status"] == states.REVOKED:
+        return call.is_terminated
+    kind = meta["result"].get("exc_type") if isinstance(meta["result"], dict) else None
+    return (kind == "SoftTimeLimitExceeded" and call.soft is not None) or (
+        kind == "TimeLimitExceeded" and call.hard is not None
+    )
+
+
+def _short(meta: dict[str, Any]) -> dict[str, Any]:
+    return {name: meta[name] for name in ("status", "result")}
+
+
+def _last_notes(notes: Notes) -> dict[int, str]:
+    """Return what each task noted last."""
+    last: dict[int, tuple[float, str]] = {}
+    events = ("started", "publishing", "published", "waiting", "got", "stored", "caught", "logged")
+    for event in (*events, "refused", "returned"):
+        for entry in notes.of(event):
+            number, at = entry["number"], entry["at"]
+            if number not in last or last[number][0] < at:
+                last[number] = at, event
+    return {number: event for number, (_, event) in last.items()}
+
+
+def judge_told(
+    findings: Findings,
+    seen: dict[str, str],
+    told: Iterable[tuple[str, str]],
+    who: str,
+) -> None:
+    """Compare what was told of the tasks' ends with their results: one each, and the same.
+
+    Args:
+        findings: Where to put what differs.
+        seen: The state of each task's result, by id.
+        told: Task ids with the states that were told.
+        who: What has told them.
+    """
+    by_task: dict[str, list[str]] = defaultdict(list)
+    for task_id, state in told:
+        if task_id in seen:
+            by_task[task_id].append(state)
+    pairs = Counter((state, tuple(by_task[task_id])) for task_id, state in seen.items())
+    for (state, states_told), count in pairs.items():
+        if states_told != (state,):
+            findings.add(f"{who} that disagree with the result", f"{count} x {state} {states_told}")
+
+
+def told_by_events(events: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
+    return [(event["uuid"], _EVENTS[event["type"]]) for event in events if event["type"] in _EVENTS]
+
+
+def told_by_signals(notes: Notes) -> list[tuple[str, str]]:
+    return [(entry["id"], state) for event, state in _SIGNALS.items() for entry in notes.of(event)]
+
+
+def judge_answers(storm: Storm, findings: Findings) -> None:
+    """Look for answers that went to others, waiters that hang, and refused calls."""
+    for entry in storm.notes.of("wrong"):
+        findings.add(f"wrong: {entry['what']}", f"{entry['got']} for {entry['wanted']}")
+    for entry in storm.notes.of("hung"):
+        findings.add("a waiter that hangs", f"{entry['number']} for {entry['id']}")
+    for entry in storm.notes.of("stored"):
+        stored = storm.worker.outcomes([entry["id"]]).get(entry["id"], {}).get("result")
+        if stored != [entry["number"], entry["id"]]:
+            findings.add("a stored result that is lost or another's", f"{stored} for {entry}")
+
+
+def judge_children(storm: Storm, findings: Findings, at_most_once: bool = True) -> None:
+    """Look for children that were published and did not run, or did more than once."""
+    ran = Counter(entry["id"] for entry in storm.notes.of("child"))
+    published = storm.published()
+    results = storm.worker.outcomes(published)
+    for child_id, entry in published.items():
+        if not ran[child_id]:
+            findings.add("a published task that is lost", entry)
+        elif not entry["ignored"] and child_id not in results:
+            findings.add("a published task without a result", entry)
+    for child_id, count in ran.items():
+        if count > 1 and at_most_once:
+            findings.add("a published task that ran more than once", f"{child_id}: {count}")
+        stored = results.get(child_id)
+        if stored is not None and stored["result"][1] != child_id:
+            findings.add("another task's result", f"{child_id} has {stored['result']}")
+
+
+def judge_lines(storm: Storm, findings: Findings) -> None:
+    """Look for logged lines that are not in the log, or more than once."""
+    words = Counter(
+        line.rpartition("line ")[2]
+        for line in storm.worker.output.splitlines()
+        if line.endswith(".") and "line " in line
+    )
+    runs = Counter(entry["line"] for entry in storm.notes.of("logged"))
+    for line, count in runs.items():
+        if words[f"{line}."] != count:
+            findings.add("a line that is lost or doubled", f"{line}: {words[f'{line}.']}")
+
+
+def judge_rest(storm: Storm, findings: Findings, before: dict[str, Any]) -> None:
+    """Look for what is still held, by the broker for the worker and by the worker itself.
+
+    Args:
+        storm: The storm that is over.
+        findings: Where to put what is found.
+        before: What the pool said before the storm.
+    """
+    worker = storm.worker
+    _expect_none(findings, "messages that nobody acknowledged", lambda: held(worker.space))
+    _expect_none(findings, "a pool that is not at rest", lambda: _restless(worker, before))
+
+
+def _expect_none(findings: Findings, kind: str, read: Any) -> None:
+    try:
+        eventually(lambda: not read(), kind, within=10, every=0.2)
+    except TooLateError:
+        findings.add(kind, read())
+
+
+def _restless(worker: Worker, before: dict[str, Any]) -> dict[str, Any]:
+    now = worker.pool_info()
+    if "free" not in now:  # a stock pool tells nothing of itself
+        return {"running": busy} if (busy := running(worker)) else {}
+    wanted = {"running": 0, "waiting": 0, "free": before["free"]}
+    found = {name: now[name] for name, value in wanted.items() if now[name] != value}
+    if now["timers"] > before["timers"]:
+        found["timers"] = f"{now['timers']} where there were {before['timers']}"
+    return found
