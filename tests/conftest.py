@@ -52,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def _is_for_brokers(item: pytest.Item) -> bool:
     folder = Path(__file__).parent
     return any(
-        folder / name in item.path.parents for name in ("conformance", "integration", "soak", "storms")
+        folder / name in item.path.parents
+        for name in ("conformance", "integration", "soak", "storms")
     )
 
 

@@ -49,9 +49,7 @@ def notes(tmp_path: Path) -> Notes:
 
 
 @pytest.fixture
-def start_worker(
-    pool: str, space: Space, log_folder: Path, notes: Notes
-) -> Iterator[StartWorker]:
+def start_worker(pool: str, space: Space, log_folder: Path, notes: Notes) -> Iterator[StartWorker]:
     """Start workers in the test's own space; they end with the test.
 
     ``worker_settings`` are for the worker alone, ``settings`` for its clients as well.

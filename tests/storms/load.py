@@ -21,6 +21,12 @@ QUEUES = 12
 """Queues that are asked for; the n-th has n messages."""
 
 
+_STEPS = (
+    *("publish", "publish", "join", "wait", "declare", "declare"),
+    *("own", "own", "store", "progress", "log", "sleep"),
+)
+
+
 @dataclass(frozen=True)
 class Call:
     """One task of a storm.
@@ -96,10 +102,7 @@ def _make_steps(
     chance: random.Random, number: int, before: list[Call], space: str
 ) -> Iterator[list[Any]]:
     for place in range(chance.randint(3, 6)):
-        name = chance.choice(
-            ("publish", "publish", "join", "wait", "declare", "declare", "own", "own")
-            + ("store", "progress", "log", "sleep")
-        )
+        name = chance.choice(_STEPS)
         if name == "publish":
             yield [name, _make_id(chance), chance.random() < 0.5]
         elif name in ("join", "store"):

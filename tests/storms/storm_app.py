@@ -1,4 +1,4 @@
-"""The project of the storms: tasks that do all that others wait for, and write down what came of it.
+"""The project of the storms: tasks that do all that one may wait for, and write down what came.
 
 What they see goes into a file, by one write that never switches: whoever is ended in the middle of
 a task has written all that it did before, and nothing that it did not.
