@@ -9,12 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Callable
+from urllib.parse import urlsplit
 
 import amqp
 from celery import states
 from harness.brokers import Space
+from harness.proxy import Proxy
 from harness.waiting import TooLateError, eventually
-from harness.worker import Worker, close_client, make_client
+from harness.worker import Worker, make_client
 from load import QUEUES, WITHIN, Call, probe_queue
 
 WINDOW = 60
@@ -190,6 +192,18 @@ def fill_probes(space: Space) -> None:
             )
 
 
+def port_of(url: str) -> int:
+    """Return the port of a broker's URL."""
+    port = urlsplit(url).port
+    assert port is not None, url
+    return port
+
+
+def through(url: str, proxy: Proxy) -> str:
+    """Return the URL that leads to the same broker through ``proxy``."""
+    return url.replace(f":{port_of(url)}/", f":{proxy.port}/")
+
+
 def run_noops(worker: Worker, count: int, within: float = 60.0) -> str | None:
     """Let the worker run ``count`` tasks that do nothing; return what is wrong with them."""
     ids = worker.flood("noop", [(number,) for number in range(count)])
@@ -199,6 +213,3 @@ def run_noops(worker: Worker, count: int, within: float = 60.0) -> str | None:
         return str(exc)
     wrong = sum(outcomes[task_id]["result"] != number for number, task_id in enumerate(ids))
     return f"{wrong} of {count} have another one's result" if wrong else None
-
-
-__all__ = ["SLOTS", "Notes", "Storm", "close_client", "fill_probes", "held", "run_noops"]

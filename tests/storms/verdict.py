@@ -182,6 +182,9 @@ def judge_rest(storm: Storm, findings: Findings, before: dict[str, Any]) -> None
         before: What the pool said before the storm.
     """
     worker = storm.worker
+    if not worker.child.running:
+        findings.add("a worker that ended", worker.child.exit_code)
+        return
     _expect_none(findings, "messages that nobody acknowledged", lambda: held(worker.space))
     _expect_none(findings, "a pool that is not at rest", lambda: _restless(worker, before))
 
@@ -191,6 +194,8 @@ def _expect_none(findings: Findings, kind: str, read: Any) -> None:
         eventually(lambda: not read(), kind, within=10, every=0.2)
     except TooLateError:
         findings.add(kind, read())
+    except AssertionError as exc:
+        findings.add("remote control", exc)
 
 
 def _restless(worker: Worker, before: dict[str, Any]) -> dict[str, Any]:
