@@ -78,6 +78,10 @@ test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once
 	$(BIN)/python -m pytest tests/integration/load $(ARGS)
 
+.PHONY: test-storms
+test-storms: $(VENV)/.test brokers ## Run storms of interrupted tasks and lost connections, on five seeds (again: what has not passed)
+	$(BIN)/python -m pytest tests/storms --records storm-records $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.test brokers ## Run heartbeats and a storm of commands, 20 minutes in all (ARGS='--minutes 1' for less)
 	$(BIN)/python -m pytest tests/soak --capture no $(ARGS)
