@@ -11,7 +11,6 @@ from typing import Any
 import redis
 from harness.brokers import Space
 from harness.proxy import Link, Proxy
-from harness.worker import Worker
 
 ABSENT_EXCHANGE = "storm.absent"
 """An exchange that is never there: whoever publishes to it has the channel closed."""
@@ -25,11 +24,12 @@ class Losses:
     * ``cut``: a connection to the broker, or to Redis with the results, is reset.
     * ``all``: all connections to the broker are reset at once.
     * ``close``: RabbitMQ closes a connection, as ``rabbitmqctl close_connection`` does.
-    * ``channel``: RabbitMQ closes the channel of the deliveries.
+
+    Channels are closed by what tasks do, see :func:`add_spoilers`. The channel of the deliveries is
+    not: for the errors with which RabbitMQ closes it, a stock worker ends.
 
     Args:
         space: Where the worker consumes.
-        worker: The worker.
         broker: The proxy between the worker and the broker.
         results: The proxy between the worker and Redis; on Redis the same one.
         count: How many times something is lost.
@@ -40,7 +40,6 @@ class Losses:
     def __init__(
         self,
         space: Space,
-        worker: Worker,
         broker: Proxy,
         results: Proxy,
         count: int,
@@ -48,14 +47,13 @@ class Losses:
         seed: int,
     ) -> None:
         self._space = space
-        self._worker = worker
         self._broker, self._results = broker, results
         self._every = tasks / (count + 1)
         self._chance = random.Random(f"lose {seed}")
         kinds = (
             ("reply", "kill", "reply", "cut", "all")
             if space.rabbit is None
-            else ("cut", "channel", "close", "all", "channel", "cut", "kill")
+            else ("cut", "close", "all", "cut", "close", "kill")
         )
         self._left = [kinds[number % len(kinds)] for number in range(count)]
         self._chance.shuffle(self._left)
@@ -114,9 +112,6 @@ class Losses:
         pids = [row[0] for row in rows if row[1:] and row[1] in ports]
         if pids:
             self._space.rabbit.control("close_connection", self._chance.choice(pids), "storm")
-
-    def _lose_channel(self) -> None:
-        self._worker.client.control.broadcast("close_channel", destination=[self._worker.node])
 
 
 def add_spoilers(steps: list[list[Any]], seed: int, number: int) -> list[list[Any]]:

@@ -218,13 +218,5 @@ def tally(state: Any) -> dict[str, int]:
     }
 
 
-@inspect_command()
-def close_channel(state: Any) -> str:
-    """Make the broker close the channel that deliveries come through: it knows no such tag."""
-    channel = state.consumer.task_consumer.channel
-    channel.send_method(amqp.spec.Basic.Ack, "Lb", (2**40, False))
-    return "acknowledged"
-
-
 if CREDENTIALS_VARIABLE in os.environ:
     import tokens  # noqa: F401

@@ -119,7 +119,7 @@ def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
         before = _fill_slots(worker)
         pool_before = worker.pool_info()
         storm = Storm(worker, calls, notes, seed)
-        losses = Losses(space, worker, broker_proxy, results, option("--losses"), count, seed)
+        losses = Losses(space, broker_proxy, results, option("--losses"), count, seed)
         storm.run(losses.on_progress)
         storm.settle()
         # On RabbitMQ a message comes again whose acknowledgement was lost with its connection.
