@@ -88,8 +88,9 @@ def make_calls(seed: int, count: int, space: str, calm: bool = False) -> list[Ca
                 id=_make_id(chance),
                 steps=steps,
                 soft=soft if kind < 0.5 and not calm else None,
-                # Together they are 1 to 50 ms apart.
-                hard=None if not 0.3 < kind < 0.7 or calm else hard + soft * (kind < 0.5),
+                hard=_hard_limit(hard, soft if kind < 0.5 else 0.0)
+                if 0.3 < kind < 0.7 and not calm
+                else None,
                 is_late=chance.random() < 0.4,
                 catches=catches,
                 is_terminated=is_terminated and not calm,
@@ -122,6 +123,11 @@ def _make_steps(
             yield [name, _milliseconds(chance)]
         else:
             yield [name]
+
+
+def _hard_limit(hard: float, soft: float) -> float:
+    # Celery takes no soft limit that is beyond the hard one.
+    return max(hard, soft + 0.001)
 
 
 def _milliseconds(chance: random.Random) -> float:
