@@ -1,12 +1,18 @@
-"""A child process that is ended for certain, and whose CPU time and memory can be read."""
+"""Child processes that are ended for certain, and never outlive whoever started them.
+
+The tests and the benchmarks start theirs with this, too.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import queue
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +21,28 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-import psutil
-
 from launch.errors import LaunchError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 EXAMPLES = Path(__file__).resolve().parent.parent
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def free_port() -> int:
+    """Return a loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _die_with_parent() -> None:
+    # Whoever is killed (-9, the CI's time limit) ends nothing.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -33,10 +53,99 @@ class Usage:
     rss_mb: float
 
 
-class Child:
-    """A process in its own session, with its output in ``log``.
+class Process:
+    """A process in a session of its own, ended by its id, with its output in ``log``.
 
-    Ends with ``SIGTERM``, and with ``SIGKILL`` to its whole session after ``patience`` seconds.
+    It ends with ``SIGTERM``, and with ``SIGKILL`` to its whole session after ``patience`` seconds.
+
+    Args:
+        args: Program and arguments.
+        log: Receives stdout and stderr.
+        env: Its whole environment; ``None`` for ours.
+        cwd: Its folder; ``None`` for ours.
+        patience: Seconds between ``SIGTERM`` and ``SIGKILL``.
+        stdout: Where its standard output goes instead of ``log``.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        *,
+        patience: float = 10.0,
+        stdout: int | None = None,
+    ) -> None:
+        self.args = list(args)
+        self.log = log
+        self.patience = patience
+        with log.open("ab") as sink:
+            self._popen = subprocess.Popen(
+                self.args,
+                stdin=subprocess.DEVNULL,
+                stdout=sink if stdout is None else stdout,
+                stderr=sink,
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                # Ctrl-C must reach the runner only: it then ends its children in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def running(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit status, or ``None`` while the process runs."""
+        return self._popen.poll()
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def tail(self, lines: int = 60) -> str:
+        return "\n".join(self.output().splitlines()[-lines:])
+
+    def send_signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.send_signal(number)
+
+    def wait(self, within: float) -> int | None:
+        """Return the exit code, or ``None`` when the process still runs after ``within``."""
+        try:
+            return self._popen.wait(within)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, within: float | None = None, number: int = signal.SIGTERM) -> int:
+        """Ask politely, then kill the whole session the process leads. Safe to call twice.
+
+        Args:
+            within: Seconds to end in, instead of its patience.
+            number: The signal that asks.
+        """
+        if self.running:
+            self.send_signal(number)
+            self.wait(self.patience if within is None else within)
+        # The session outlives a leader that was killed: prefork children, for example.
+        self.kill()
+        return self._popen.wait()
+
+    def kill(self) -> None:
+        """``kill -9`` for the process and everything it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+
+
+class Child(Process):
+    """A process of an example: it finds our modules, and says what went wrong.
 
     Args:
         command: Program and arguments.
@@ -55,20 +164,14 @@ class Child:
         patience: float = 5.0,
         reads_stdout: bool = False,
     ) -> None:
-        self.command = list(command)
-        self.log = log
-        self.patience = patience
         path = os.pathsep.join(filter(None, [str(EXAMPLES), os.environ.get("PYTHONPATH")]))
-        with log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if reads_stdout else sink,
-                stderr=sink if reads_stdout else subprocess.STDOUT,
-                env={**os.environ, **(env or {}), "PYTHONPATH": path},
-                # Ctrl-C must reach the runner only: it then ends the children in order.
-                start_new_session=True,
-            )
+        super().__init__(
+            command,
+            log,
+            {**os.environ, **(env or {}), "PYTHONPATH": path},
+            patience=patience,
+            stdout=subprocess.PIPE if reads_stdout else None,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -81,23 +184,14 @@ class Child:
     ) -> None:
         self.stop()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit status, or ``None`` while the process runs."""
-        return self._process.poll()
-
     def first_line(self, timeout: float) -> str:
         """Return the first line of stdout, which is how our servers say that they are ready.
 
         Raises:
             LaunchError: The process ended or stayed silent for ``timeout`` seconds.
         """
-        assert self._process.stdout is not None, "started without reads_stdout"
-        stdout = self._process.stdout
+        assert self._popen.stdout is not None, "started without reads_stdout"
+        stdout = self._popen.stdout
         lines: queue.Queue[bytes] = queue.Queue()
         threading.Thread(target=lambda: lines.put(stdout.readline()), daemon=True).start()
         try:
@@ -108,20 +202,10 @@ class Child:
             raise LaunchError(self.describe_failure(f"said nothing within {timeout:g} s"))
         return line
 
-    def wait(self, timeout: float) -> int:
-        """Wait for the process to end by itself and return its exit status.
-
-        Raises:
-            LaunchError: It still runs after ``timeout`` seconds.
-        """
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            reason = f"still runs after {timeout:g} s"
-            raise LaunchError(self.describe_failure(reason)) from None
-
     def usage(self) -> Usage:
         """CPU time and memory so far, of the process and its living children."""
+        import psutil  # nobody else who starts processes needs it
+
         cpu_s = rss = 0.0
         with contextlib.suppress(psutil.NoSuchProcess):
             root = psutil.Process(self.pid)
@@ -132,29 +216,18 @@ class Child:
                     rss += process.memory_info().rss
         return Usage(cpu_s, rss / 2**20)
 
-    def log_tail(self, lines: int = 20) -> str:
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        return "\n".join(text.splitlines()[-lines:])
-
     def describe_failure(self, reason: str) -> str:
         """Say what went wrong with this process, with its command and the end of its log."""
-        if self.returncode is not None:
-            reason = f"exited with status {self.returncode}"
-        tail = self.log_tail() or "(the log is empty)"
-        return f"`{' '.join(self.command)}` {reason}; end of {self.log}:\n{tail}"
+        if self.exit_code is not None:
+            reason = f"exited with status {self.exit_code}"
+        tail = self.tail(20) or "(the log is empty)"
+        return f"`{' '.join(self.args)}` {reason}; end of {self.log}:\n{tail}"
 
-    def stop(self) -> None:
-        """End the process and everything it started. Safe to call twice."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(self.patience)
-        # The session outlives a leader that was killed: prefork children, for example.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+    def stop(self, within: float | None = None, number: int = signal.SIGTERM) -> int:
+        code = super().stop(within, number)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+        return code
 
 
 @contextlib.contextmanager

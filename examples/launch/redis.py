@@ -8,28 +8,41 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redis
 
 from launch.errors import LaunchError
-from launch.process import Child, Deadline
+from launch.process import Child, Deadline, free_port
 
 START_TIMEOUT = 10.0
 ATTEMPTS = 5
 
 
 class EmbeddedRedis(Child):
-    """A running ``redis-server``; ``url`` is where it listens."""
+    """A running ``redis-server``; ``url`` is where it listens.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Where it runs and logs.
+        options: Further options of ``redis-server``.
+        executable: The program; ``None`` for what :func:`redis_executable` finds.
+
+    Raises:
+        LaunchError: It does not start.
+    """
+
+    def __init__(
+        self, directory: Path, options: Sequence[str] = (), executable: str | None = None
+    ) -> None:
+        program = executable or redis_executable()
         for attempt in range(1, ATTEMPTS + 1):
             self.port = free_port()
             super().__init__(
-                redis_command(self.port, directory), directory / "redis.log", patience=3.0
+                [program, *redis_options(self.port, directory), *options],
+                directory / "redis.log",
+                patience=3.0,
             )
             # Another process may take the port between our looking and Redis's binding.
             try:
@@ -48,7 +61,7 @@ class EmbeddedRedis(Child):
     def _wait_ready(self) -> None:
         deadline = Deadline(START_TIMEOUT)
         with contextlib.closing(redis.Redis(port=self.port, socket_timeout=1)) as client:
-            while self.returncode is None and not deadline.passed:
+            while self.running and not deadline.passed:
                 try:
                     # The pid tells our server from one that got the port before us.
                     if client.info("server")["process_id"] == self.pid:
@@ -73,7 +86,7 @@ def redis_for(broker: str | None, directory: Path) -> Iterator[str]:
             yield server.url
 
 
-def redis_command(port: int, directory: Path) -> list[str]:
+def redis_options(port: int, directory: Path) -> list[str]:
     options = {
         "bind": "127.0.0.1",
         "port": str(port),
@@ -81,7 +94,7 @@ def redis_command(port: int, directory: Path) -> list[str]:
         "save": "",
         "appendonly": "no",
     }
-    return [redis_executable(), *(word for k, v in options.items() for word in (f"--{k}", v))]
+    return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
 def redis_executable() -> str:
@@ -101,9 +114,3 @@ def redis_executable() -> str:
             "or name a running one with --broker redis://HOST:PORT/DB"
         )
     return str(found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

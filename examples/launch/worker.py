@@ -71,7 +71,7 @@ class Worker(Child):
 
     def check_alive(self) -> None:
         """Raise :class:`LaunchError`, with the end of the log, if the worker has exited."""
-        if self.returncode is not None:
+        if self.exit_code is not None:
             raise LaunchError(self.describe_failure("exited"))
 
     def tasks_started(self) -> int:
