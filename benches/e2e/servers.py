@@ -30,8 +30,8 @@ from .scenarios import DRAIN, QUEUE, REPLIES
 # The brokers of the tests are the brokers of the bench.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 
-from harness.brokers import RabbitServer
-from harness.processes import Child, free_port
+from harness.brokers import MissingServerError, RabbitServer
+from harness.processes import Child, EmbeddedRedis, free_port
 from harness.waiting import TooLateError, eventually
 
 __all__ = [
@@ -56,10 +56,6 @@ _PUBLISHED_AT_ONCE = 2000
 _BATCH_BYTES = 4_000_000
 
 
-class MissingServerError(Exception):
-    """A server is not installed."""
-
-
 @dataclass(frozen=True)
 class Counters:
     """What Redis has counted so far, without what the bench itself asked."""
@@ -80,28 +76,13 @@ class RedisServer:
         if binary is None:
             raise MissingServerError("redis-server is missing: run `make brokers`")
         folder.mkdir(parents=True)
-        self.port = free_port()
-        self.child = Child(
-            [
-                binary,
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
-                *("--save", "", "--appendonly", "no"),
-            ],
-            log=folder / "redis.log",
-        )
+        self.child = EmbeddedRedis(folder, executable=binary)
+        self.port = self.child.port
         self._own: Counter[str] = Counter()
         self._own_connections = 0
         self._clients: list[redis.Redis] = []
-        eventually(self._answers, f"redis-server, see {self.child.log}")
         self._broker = self._connect(0)
         self._results = self._connect(RESULTS_DB)
-
-    def _answers(self) -> bool:
-        with redis.Redis(port=self.port) as client:
-            try:
-                return bool(client.ping())
-            except redis.ConnectionError:
-                return False
 
     def _connect(self, database: int) -> redis.Redis:
         client = redis.Redis(port=self.port, db=database, single_connection_client=True)

@@ -20,7 +20,7 @@ from typing import Any
 import amqp
 import redis
 
-from .processes import Child, free_port
+from .processes import Child, EmbeddedRedis, free_port
 from .waiting import eventually
 
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -43,19 +43,16 @@ class RedisServer:
         if binary is None:
             raise MissingServerError("redis-server is missing: apt-get install redis-server")
         folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
         self._databases = itertools.count()
-        self.child = Child(
+        self.child = EmbeddedRedis(
+            folder,
             [
-                binary,
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
-                *("--save", "", "--appendonly", "no", "--databases", str(_REDIS_DATABASES)),
-                *("--loglevel", "notice", "--client-query-buffer-limit", "256mb"),
+                *("--databases", str(_REDIS_DATABASES), "--loglevel", "notice"),
+                *("--client-query-buffer-limit", "256mb"),
             ],
-            log=folder / "redis.log",
+            binary,
         )
-        with redis.Redis(port=self.port) as client:
-            eventually(lambda: _answers(client), f"redis-server, see {self.child.log}")
+        self.port = self.child.port
 
     def new_database(self) -> str:
         """Return the URL of a database that no test has used."""
@@ -63,13 +60,6 @@ class RedisServer:
 
     def stop(self) -> None:
         self.child.stop()
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.ConnectionError:
-        return False
 
 
 class RabbitServer:
