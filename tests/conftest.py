@@ -21,6 +21,9 @@ STOCK_POOLS = ("gevent", "eventlet")
 HYBRID_POOLS = ("hybrid.gevent", "hybrid.eventlet")
 BROKERS = ("redis", "rabbitmq")
 
+OpenSpace = Callable[[str], Space]
+"""What the fixture ``open_space`` gives."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("celery-hybrid")
@@ -164,23 +167,29 @@ def log_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_space(brokers: Brokers, broker: str, pool: str) -> Space:
+def open_space(brokers: Brokers) -> OpenSpace:
+    """Opens a space on a broker; skips the test, or fails it, where that is not installed."""
+
+    def open_it(broker: str) -> Space:
+        try:
+            return brokers.space(broker)
+        except MissingServerError as exc:
+            _missing(str(exc))
+            raise
+
+    return open_it
+
+
+@pytest.fixture(scope="session")
+def shared_space(open_space: OpenSpace, broker: str, pool: str) -> Space:
     """The space of the worker that the tests of one pool and broker share."""
-    return _open_space(brokers, broker)
+    return open_space(broker)
 
 
 @pytest.fixture
-def space(brokers: Brokers, broker: str) -> Space:
+def space(open_space: OpenSpace, broker: str) -> Space:
     """A space that this test has to itself."""
-    return _open_space(brokers, broker)
-
-
-def _open_space(brokers: Brokers, broker: str) -> Space:
-    try:
-        return brokers.space(broker)
-    except MissingServerError as exc:
-        _missing(str(exc))
-        raise
+    return open_space(broker)
 
 
 @pytest.fixture

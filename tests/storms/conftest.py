@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from harness.brokers import Space
 from harness.worker import StartWorker, Worker
-from load import NOTES_VARIABLE, WORKER_SETTINGS_VARIABLE
+from load import NOTES_VARIABLE, WORKER_SETTINGS_VARIABLE, Sizes
+from records import Record
 from storm import SLOTS, Notes
+from verdict import Findings
 
 HERE = Path(__file__).resolve().parent
 
@@ -40,6 +42,47 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         seeds = [int(seed) for seed in metafunc.config.getoption("--seeds").split(",")]
         metafunc.parametrize("seed", seeds)
+
+
+@pytest.fixture
+def space(request: pytest.FixtureRequest, open_space: Callable[[str], Space]) -> Space:
+    """A space that this test has to itself, on Redis where the test asks for no ``broker``."""
+    asks = "broker" in request.fixturenames
+    return open_space(request.getfixturevalue("broker") if asks else "redis")
+
+
+@pytest.fixture
+def sizes(pytestconfig: pytest.Config) -> Sizes:
+    """How large the storms are."""
+    return Sizes(
+        tasks=pytestconfig.getoption("--storm-tasks"),
+        noops=pytestconfig.getoption("--noops"),
+        losses=pytestconfig.getoption("--losses"),
+        calm=pytestconfig.getoption("--calm"),
+    )
+
+
+@pytest.fixture
+def keep(
+    request: pytest.FixtureRequest,
+    pool: str,
+    broker: str,
+    seed: int,
+    sizes: Sizes,
+    record: Callable[..., None],
+) -> Callable[[Findings, dict[str, Any]], None]:
+    """Keeps what came of the storm and fails for what was found; skips what has passed before."""
+    kind = request.path.stem.removeprefix("test_")
+    folder: Path | None = request.config.getoption("--records")
+    kept = Record(folder, [kind, pool, broker, str(seed)], sizes)
+    kept.skip_if_passed()
+
+    def keep_it(findings: Findings, figures: dict[str, Any]) -> None:
+        record(findings=findings.counts, **figures)
+        kept.write(findings, figures)
+        assert not findings, f"\n{findings}"
+
+    return keep_it
 
 
 @pytest.fixture

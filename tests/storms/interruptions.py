@@ -10,7 +10,7 @@ from harness.brokers import Space
 from harness.events import EventLog
 from harness.waiting import TooLateError, eventually
 from harness.worker import StartWorker
-from load import make_calls
+from load import Sizes, make_calls
 from storm import Notes, Storm, fill_probes, run_noops
 from verdict import (
     Findings,
@@ -30,9 +30,7 @@ def interrupt(
     space: Space,
     notes: Notes,
     seed: int,
-    tasks: int,
-    noops: int,
-    calm: bool = False,
+    sizes: Sizes,
 ) -> tuple[Findings, dict[str, Any]]:
     """Let one storm of limits and terminations go over a worker, and end that worker.
 
@@ -41,9 +39,7 @@ def interrupt(
         space: Where it consumes.
         notes: What its tasks write down.
         seed: Makes the storm.
-        tasks: How many there are.
-        noops: How many the worker has to run afterwards.
-        calm: Without limits and terminations.
+        sizes: How large it is.
 
     Returns:
         What does not hold, and figures.
@@ -54,7 +50,7 @@ def interrupt(
     fill_probes(space)
     worker = start_worker(options=["-E"], settings={"broker_transport_options": options})
     before = worker.pool_info()
-    storm = Storm(worker, make_calls(seed, tasks, space.name, calm), notes, seed)
+    storm = Storm(worker, make_calls(seed, sizes.tasks, space.name, sizes.calm), notes, seed)
     with EventLog(worker.client) as events:
         storm.run()
         storm.settle()
@@ -75,7 +71,7 @@ def interrupt(
         findings.add("a call that was refused", f"{entry['step']}: {entry['error']}")
     judge_children(storm, findings)
     judge_lines(storm, findings)
-    wrong = run_noops(worker, noops)
+    wrong = run_noops(worker, sizes.noops)
     if wrong:
         findings.add("tasks after the storm", wrong)
     judge_rest(storm, findings, before)

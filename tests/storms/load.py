@@ -61,6 +61,23 @@ class Call:
         return bool(self.soft or self.hard or self.is_terminated)
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How large a storm is.
+
+    Attributes:
+        tasks: Its tasks.
+        noops: What the worker has to run afterwards.
+        losses: How many connections are lost.
+        calm: Whether it has no limits and terminations.
+    """
+
+    tasks: int
+    noops: int
+    losses: int = 0
+    calm: bool = False
+
+
 def probe_queue(space: str, number: int) -> str:
     """Return the name of a queue that has ``number`` messages."""
     return f"{space}.probe{number}"

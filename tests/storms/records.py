@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from load import Sizes
 from verdict import Findings
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -33,9 +35,9 @@ class Record:
         sizes: What else has to be the same for a record to stand for this run.
     """
 
-    def __init__(self, folder: Path | None, what: list[str], sizes: dict[str, Any]) -> None:
+    def __init__(self, folder: Path | None, what: list[str], sizes: Sizes) -> None:
         self._path = folder / f"{'-'.join(what)}.json" if folder is not None else None
-        self._head = {"storm": what, "commit": commit(), **sizes}
+        self._head = {"storm": what, "commit": commit(), **asdict(sizes)}
 
     def skip_if_passed(self) -> None:
         """Skip the test when its record says that this commit has passed it."""
@@ -45,7 +47,7 @@ class Record:
         if kept["findings"] == {} and all(kept.get(k) == v for k, v in self._head.items()):
             pytest.skip(f"passed before, see {self._path}")
 
-    def write(self, findings: Findings, **figures: Any) -> None:
+    def write(self, findings: Findings, figures: dict[str, Any]) -> None:
         """Keep what came of the storm."""
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Callable
 
 import pytest
-from harness.brokers import Brokers, MissingServerError, Space
+from harness.brokers import Space
 from harness.proxy import Proxy, proxied
 from harness.waiting import TooLateError, eventually
 from harness.worker import StartWorker
@@ -26,15 +26,6 @@ PATIENCE = 1.0
 
 #: Nothing that speaks by itself.
 QUIET = ["--without-heartbeat", "--without-gossip", "--without-mingle"]
-
-
-@pytest.fixture
-def space(brokers: Brokers) -> Space:
-    """A space on Redis, whatever the brokers are that were chosen."""
-    try:
-        return brokers.space("redis")
-    except MissingServerError as exc:
-        pytest.skip(str(exc))
 
 
 def _wait_until_idle(proxy: Proxy) -> None:

@@ -6,17 +6,15 @@ import bisect
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 from harness.brokers import Space
 from harness.proxy import proxied
 from harness.waiting import eventually
 from harness.worker import StartWorker, Worker
-from load import Call, make_calls
+from load import Call, Sizes, make_calls
 from losses import Losses, add_spoilers
-from records import Record
 from storm import SLOTS, Notes, Storm, fill_probes, port_of, run_noops, through
 from verdict import Findings, judge_answers, judge_children, judge_outcomes, judge_rest
 
@@ -75,27 +73,16 @@ def _judge_late(calls: list[Call], notes: Notes, lost_at: list[float], findings:
 
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
+    keep: Callable[..., None],
     start_worker: StartWorker,
     space: Space,
     notes: Notes,
-    pool: str,
-    broker: str,
     seed: int,
-    pytestconfig: pytest.Config,
-    record: Callable[..., None],
+    sizes: Sizes,
 ) -> None:
-    option: Callable[[str], Any] = pytestconfig.getoption
-    folder: Path | None = option("--records")
-    sizes = {
-        name: option(f"--{name.replace('_', '-')}")
-        for name in ("storm_tasks", "noops", "calm", "losses")
-    }
-    kept = Record(folder, ["losses", pool, broker, str(seed)], sizes)
-    kept.skip_if_passed()
     findings = Findings()
     fill_probes(space)
-    count = option("--storm-tasks")
-    calls = make_calls(seed, count, space.name, option("--calm"))
+    calls = make_calls(seed, sizes.tasks, space.name, sizes.calm)
     with ExitStack() as stack:
         results = stack.enter_context(proxied(port_of(space.redis_url)))
         broker_proxy = results
@@ -119,7 +106,7 @@ def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
         before = _fill_slots(worker)
         pool_before = worker.pool_info()
         storm = Storm(worker, calls, notes, seed)
-        losses = Losses(space, broker_proxy, results, option("--losses"), count, seed)
+        losses = Losses(space, broker_proxy, results, sizes.losses, sizes.tasks, seed)
         storm.run(losses.on_progress)
         storm.settle()
         # On RabbitMQ a message comes again whose acknowledgement was lost with its connection.
@@ -130,7 +117,7 @@ def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
         if space.rabbit is None:
             through_losses = _judge_late(calls, notes, losses.at, findings)
         judge_rest(storm, findings, pool_before)
-        wrong = run_noops(worker, option("--noops"))
+        wrong = run_noops(worker, sizes.noops)
         if wrong:
             findings.add("tasks after the storm", wrong)
         after = before if wrong else _judge_growth(worker, before, findings)
@@ -147,6 +134,4 @@ def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
         "before": before,
         "after": after,
     }
-    record(findings=findings.counts, **figures)
-    kept.write(findings, **figures)
-    assert not findings, f"\n{findings}"
+    keep(findings, figures)

@@ -6,7 +6,7 @@ import time
 from typing import Any, Callable
 
 import pytest
-from harness.brokers import Brokers, MissingServerError, Space
+from harness.brokers import Space
 from harness.worker import StartWorker
 from load import CREDENTIALS_VARIABLE
 from storm import Notes
@@ -17,15 +17,6 @@ TASKS = 1000
 """Of one wave; each sets a key of its own, and gets it twice."""
 HEALTH_CHECK = 1
 """Seconds without a command after which redis-py asks whether the server is there."""
-
-
-@pytest.fixture
-def space(brokers: Brokers) -> Space:
-    """A space on Redis, whatever the brokers are that were chosen."""
-    try:
-        return brokers.space("redis")
-    except MissingServerError as exc:
-        pytest.skip(str(exc))
 
 
 @pytest.mark.parametrize("renews", [False, True], ids=["password", "tokens"])

@@ -11,13 +11,18 @@ import pytest
 from harness.brokers import Space
 from harness.worker import StartWorker
 from interruptions import interrupt
+from load import Sizes
 from storm import Notes
 
 
 @pytest.mark.timeout(150)
 def test_every_task_of_a_small_storm_has_one_outcome(
-    start_worker: StartWorker, space: Space, notes: Notes, record: Callable[..., None]
+    start_worker: StartWorker,
+    space: Space,
+    notes: Notes,
+    broker: str,
+    record: Callable[..., None],
 ) -> None:
-    findings, figures = interrupt(start_worker, space, notes, seed=1, tasks=300, noops=1000)
+    findings, figures = interrupt(start_worker, space, notes, 1, Sizes(tasks=300, noops=1000))
     record(findings=findings.counts, **figures)
     assert not findings, f"\n{findings}"

@@ -39,9 +39,16 @@ class Findings:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{kind}: {len(examples)}, as {', '.join(map(str, examples[:3]))}"
+            f"{kind}: {len(examples)}, as {_summarize(examples)}"
             for kind, examples in self._found.items()
         )
+
+
+def _summarize(examples: list[Any]) -> str:
+    """Return some of the examples; what is the same is counted."""
+    most = Counter(map(str, examples)).most_common(6)
+    shown = most if len(most) < len(examples) else most[:3]
+    return "; ".join(f"{count} x {text}" if count > 1 else text for text, count in shown)
 
 
 def judge_outcomes(
@@ -116,10 +123,12 @@ def judge_told(
     for task_id, state in told:
         if task_id in seen:
             by_task[task_id].append(state)
-    pairs = Counter((state, tuple(by_task[task_id])) for task_id, state in seen.items())
-    for (state, states_told), count in pairs.items():
-        if states_told != (state,):
-            findings.add(f"{who} that disagree with the result", f"{count} x {state} {states_told}")
+    for task_id, state in seen.items():
+        if by_task[task_id] != [state]:
+            findings.add(
+                f"{who} that disagree with the result",
+                f"{state} where {' and '.join(by_task[task_id]) or 'nothing'} was told",
+            )
 
 
 def told_by_events(events: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
