@@ -15,6 +15,13 @@ from harness.proxy import Link, Proxy
 ABSENT_EXCHANGE = "storm.absent"
 """An exchange that is never there: whoever publishes to it has the channel closed."""
 
+_CLOSE = """
+[rabbit_networking:close_connection(Pid, <<"storm">>) ||
+ Pid <- rabbit_networking:connections(),
+ [{peer_port, Port}] <- [catch rabbit_reader:info(Pid, [peer_port])],
+ lists:member(Port, %s)].
+"""
+
 
 class Losses:
     """Loses connections as the tasks of a storm end, evenly over the storm.
@@ -24,6 +31,7 @@ class Losses:
     * ``cut``: a connection to the broker, or to Redis with the results, is reset.
     * ``all``: all connections to the broker are reset at once.
     * ``close``: RabbitMQ closes a connection, as ``rabbitmqctl close_connection`` does.
+    * ``close_all``: RabbitMQ closes all connections of the worker.
 
     Channels are closed by what tasks do, see :func:`add_spoilers`. The channel of the deliveries is
     not: for the errors with which RabbitMQ closes it, a stock worker ends.
@@ -53,7 +61,7 @@ class Losses:
         kinds = (
             ("reply", "kill", "reply", "cut", "all")
             if space.rabbit is None
-            else ("cut", "close", "all", "cut", "close", "kill")
+            else ("cut", "close", "all", "cut", "close_all", "kill")
         )
         self._left = [kinds[number % len(kinds)] for number in range(count)]
         self._chance.shuffle(self._left)
@@ -102,16 +110,17 @@ class Losses:
             self._space.redis.client_kill_filter(_id=self._chance.choice(ids))
 
     def _lose_close(self) -> None:
+        ports = [link.address[1] for link in self._broker.links]
+        if ports:
+            self._close([self._chance.choice(ports)])
+
+    def _lose_close_all(self) -> None:
+        self._close([link.address[1] for link in self._broker.links])
+
+    def _close(self, ports: list[int]) -> None:
+        """Close connections as ``rabbitmqctl close_all_connections`` does, the worker's alone."""
         assert self._space.rabbit is not None
-        ports = {str(link.address[1]) for link in self._broker.links}
-        # In JSON a process has another name than the one that can be asked for.
-        text = self._space.rabbit.control(
-            "list_connections", "--no-table-headers", "pid", "peer_port"
-        )
-        rows = [line.split("\t") for line in text.splitlines()]
-        pids = [row[0] for row in rows if row[1:] and row[1] in ports]
-        if pids:
-            self._space.rabbit.control("close_connection", self._chance.choice(pids), "storm")
+        self._space.rabbit.control("eval", _CLOSE % ports)
 
 
 def add_spoilers(steps: list[list[Any]], seed: int, number: int) -> list[list[Any]]:
