@@ -24,7 +24,7 @@ from celery.worker.control import inspect_command
 from greenlet import greenlet
 from harness.worker import SETTINGS_VARIABLE
 from kombu.exceptions import OperationalError
-from load import CREDENTIALS_VARIABLE, NOTES_VARIABLE, WITHIN, WORKER_SETTINGS_VARIABLE
+from load import NOTES_VARIABLE, WITHIN, WORKER_SETTINGS_VARIABLE
 
 app = Celery("storm")
 app.conf.update(json.loads(os.environ[SETTINGS_VARIABLE]))
@@ -216,7 +216,3 @@ def tally(state: Any) -> dict[str, int]:
         "descriptors": len(links),
         "connections": sum(link.startswith("socket:") for link in links),
     }
-
-
-if CREDENTIALS_VARIABLE in os.environ:
-    import tokens  # noqa: F401

@@ -55,11 +55,6 @@ class Provider(StreamingCredentialProvider):
         return True
 
 
-def renewed() -> tuple[int, int]:
-    """Return how many tokens there have been, and how many listeners are told of them."""
-    return _number, len(_listeners)
-
-
 def _renew() -> None:
     global _number
     while _number < MOST - 1:
