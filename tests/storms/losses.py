@@ -104,10 +104,21 @@ class Losses:
 
     def _lose_kill(self) -> None:
         ours = {f"{host}:{port}" for host, port in (link.address for link in self._results.links)}
-        ids = [client["id"] for client in self._space.redis.client_list() if client["addr"] in ours]
-        # It may be gone by itself.
-        with contextlib.suppress(redis.ResponseError, IndexError):
-            self._space.redis.client_kill_filter(_id=self._chance.choice(ids))
+        server = self._space.redis
+        # While writes wait, BRPOP takes nothing: who is blocked in it has no message that is on
+        # its way. Who is not may have one, see `_pick`.
+        server.client_pause(2000, all=False)
+        try:
+            ids = [
+                client["id"]
+                for client in server.client_list()
+                if client["addr"] in ours and ("b" in client["flags"] or client["cmd"] != "brpop")
+            ]
+            # It may be gone by itself.
+            with contextlib.suppress(redis.ResponseError, IndexError):
+                server.client_kill_filter(_id=self._chance.choice(ids))
+        finally:
+            server.client_unpause()
 
     def _lose_close(self) -> None:
         ports = [link.address[1] for link in self._broker.links]
