@@ -13,7 +13,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import InvalidTaskError
 from celery.worker import strategy
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kombu import Message
 from kombu.exceptions import ContentDisallowed, DecodeError
@@ -109,7 +109,7 @@ _bodies = (
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 @given(headers=_headers, body=_bodies, has_id=st.booleans())
 def test_what_ends_celerys_consumer_is_the_fault_of_the_message(
     headers: dict[str, Any], body: Any, has_id: bool
@@ -123,7 +123,7 @@ _signatures = st.lists(st.just({"task": "known", "args": [], "kwargs": {}}), max
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.parametrize("protocol", [1, 2])
 @given(
     args=st.lists(st.integers() | st.text(), max_size=3),
