@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 from hybrid import hubs
 from hybrid.backends.redis.listen import ResultConsumer
 from hybrid.backends.redis.store import Result, Store
-from hybrid.clients.redis.client import Command, MultiplexedRedis, shared
+from hybrid.clients.redis import Command, MultiplexedRedis, shared
 from hybrid.encoding import encode_json
 
 logger = get_logger("celery.backends.redis")

@@ -1,16 +1,24 @@
 """Storing many results in one step, each unless its task has succeeded before.
 
 Celery reads what is stored for a task, and writes and publishes unless that says ``SUCCESS``: three
-commands in two round trips. The script here does so for many tasks at once.
+commands in two round trips. The script here does so for many tasks at once: for all that store in
+one turn of the hub.
+
+Who may switch: only who waits for its own outcome, in :meth:`Store.put`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
+from hashlib import sha1
 from typing import Any, NamedTuple
 
+from redis.exceptions import NoScriptError
+
+from hybrid.clients.redis.call import Call, Command
 from hybrid.clients.redis.client import MultiplexedRedis
-from hybrid.hubs.gather import Gather
+from hybrid.hubs.parking import Place, copied
 
 _STORE = r"""
 local left, failures = {}, {}
@@ -46,8 +54,10 @@ end
 return {left, failures}
 """
 
-#: Bytes stored in one step, roughly: the script blocks the server.
-BYTES = 2**20
+_SHA = sha1(_STORE.encode(), usedforsecurity=False).hexdigest()
+
+#: Results, and bytes of them, that are stored in one step, roughly: the script blocks the server.
+RESULTS, BYTES = 1024, 2**20
 
 
 class Result(NamedTuple):
@@ -59,6 +69,10 @@ class Result(NamedTuple):
     expires: int
 
 
+#: What is stored in one step, and who waits for it.
+Step = list[tuple[Result, Place]]
+
+
 class Store:
     """Stores results, those of many greenlets at a time.
 
@@ -68,11 +82,12 @@ class Store:
 
     def __init__(self, client: MultiplexedRedis) -> None:
         self._client = client
-        self._script = client.register_script(_STORE)
-        self._gather: Gather[Result] = Gather(client.hub, self._put_many)
+        self._waiting: Step = []
 
     def put(self, result: Result) -> bool:
         """Store ``result``, unless its task has succeeded before, and tell whoever waits for it.
+
+        It is stored even if the calling greenlet is ended meanwhile.
 
         Returns:
             Whether Redis had nothing or something readable there; otherwise nothing is done.
@@ -80,35 +95,56 @@ class Store:
         Raises:
             redis.RedisError: The script is refused, or the connection failed.
         """
-        is_done: bool = self._gather.submit(result)
+        client = self._client
+        client.admit()
+        place = Place(client.hub)
+        self._waiting.append((result, place))
+        if len(self._waiting) == 1:
+            client.collect(self._post_all)
+        is_done: bool = place.wait()
         return is_done
 
-    def _put_many(self, results: list[Result]) -> Sequence[Any]:
-        outcomes: list[Any] = []
-        for part in _parts(results):
-            try:
-                left, failures = self._script(
-                    keys=[result.key for result in part],
-                    args=[arg for result in part for arg in (result.value, result.expires)],
-                    client=self._client,
-                )
-            except Exception as exc:
-                outcomes += [exc] * len(part)
+    def _post_all(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for step in _steps(waiting):
+            self._post(step)
+
+    def _post(self, step: Step, loading: bool = False) -> None:
+        arguments = [argument for result, _ in step for argument in (result.value, result.expires)]
+        keys = [result.key for result, _ in step]
+        commands: list[Command] = [(("EVALSHA", _SHA, len(keys), *keys, *arguments), {})]
+        if loading:
+            commands.insert(0, (("SCRIPT", "LOAD", _STORE), {}))
+        try:
+            self._client.post(commands, partial(self._settle, step, loading))
+        except Exception as exc:
+            if len(step) > 1:  # one of them cannot be sent
+                for one in step:
+                    self._post([one], loading)
             else:
-                found = iter(failures)
-                failed = dict(zip(found, found))
-                # What fails for one result costs nobody else anything.
-                outcomes += [failed.get(index, index not in left) for index in range(len(part))]
-        return outcomes
+                step[0][1].fail(exc)
+
+    def _settle(self, step: Step, loaded: bool, call: Call) -> None:
+        left: Any = call.error or call.replies[-1]
+        if isinstance(left, NoScriptError):
+            if not loaded:
+                self._post(step, loading=True)
+                return
+            left = call.replies[0] if isinstance(call.replies[0], Exception) else left
+        for index, (_, place) in enumerate(step):
+            if isinstance(left, BaseException):
+                place.fail(copied(left))
+            else:
+                place.tell(index not in left)
 
 
-def _parts(results: list[Result]) -> Iterator[list[Result]]:
-    part: list[Result] = []
+def _steps(waiting: Step) -> Iterator[Step]:
+    step: Step = []
     size = 0
-    for result in results:
-        if part and size + len(result.value) > BYTES:
-            yield part
-            part, size = [], 0
-        part.append(result)
+    for result, place in waiting:
+        if step and (size + len(result.value) > BYTES or len(step) == RESULTS):
+            yield step
+            step, size = [], 0
+        step.append((result, place))
         size += len(result.value)
-    yield part
+    yield step

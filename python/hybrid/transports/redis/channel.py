@@ -26,8 +26,9 @@ from redis.exceptions import ReadOnlyError, ResponseError
 
 from hybrid import hubs
 from hybrid._rust import encode_base64
-from hybrid.clients.redis.client import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
 from hybrid.encoding import dumps
+from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
 from hybrid.transports.message import Message, OurMessage, decode_envelope
 from hybrid.transports.redis.pop import Popped, Popper, passes
@@ -147,18 +148,25 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 if self.global_keyprefix
                 else MultiplexedRedis
             )
-            self._multiplexed = shared(hub, self._connparams(), make, self.global_keyprefix)
+            self._multiplexed = self._shared(hub, make, self.global_keyprefix)
         return self._multiplexed
 
-    def queue_declare(self, queue: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Declare ``queue``. The worker starts without one whose key is no list, and says so."""
-        try:
-            return super().queue_declare(queue, *args, **kwargs)
-        except ResponseError as exc:
-            if queue is None or hubs.running() is None or "WRONGTYPE" not in str(exc):
-                raise
-            # All is done; kombu only counts the messages yet.
-            return queue_declare_ok_t(queue, 0, 0)
+    def _shared(
+        self,
+        hub: Hub,
+        make: Callable[..., MultiplexedRedis] = MultiplexedRedis,
+        variant: str = "",
+    ) -> MultiplexedRedis:
+        # kombu makes a credential provider from its name, another one for each channel.
+        given = {"credential_provider": self.connection.client.credential_provider}
+        return shared(hub, self._connparams(), make, variant, given)
+
+    def close(self) -> None:
+        """Close the channel; what it has acknowledged is sent first."""
+        qos = self._qos
+        if type(qos) is QoS:
+            qos.flush()
+        super().close()
 
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """Consume from ``queue``; entries that are no messages are dropped."""
@@ -216,7 +224,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         client = self._create_client()
         if (
-            type(client) is not MultiplexedRedis
+            not isinstance(client, MultiplexedRedis)
             or kwargs.get("_publish_batch") is not None
             or queue in (getattr(self, "_expires", None) or ())
             or not client.hub.can_park()
@@ -224,7 +232,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self._put_alone(queue, message, **kwargs)
             return
         key = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        client.run([(("LPUSH", key, dumps(message)), {})], is_transaction=False)
+        client.call("LPUSH", self.global_keyprefix + key, dumps(message))
 
     # -- taking many messages
 
@@ -384,7 +392,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         self._popper, self.declined = None, self._reason_not_to_pop()
         hub = hubs.running()
         if self.declined is None and hub is not None:
-            self._popper = Popper(shared(hub, self._connparams()))
+            self._popper = Popper(self._shared(hub))
 
     def _reason_not_to_pop(self) -> str | None:
         if hubs.running() is None:

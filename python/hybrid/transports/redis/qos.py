@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from time import time
 from typing import Any, Callable
 
@@ -11,13 +12,16 @@ from kombu.transport import redis, virtual
 from redis.exceptions import ResponseError
 
 from hybrid import hubs
-from hybrid.clients.redis.client import MultiplexedRedis
+from hybrid.clients.redis import Command, MultiplexedRedis
 from hybrid.encoding import dumps
 from hybrid.hubs.gather import Gather
 from hybrid.transports.redis.pop import LIMIT, passes
 from hybrid.transports.redis.restore import AT_ONCE, restore
 
 logger = get_logger("kombu.transport.redis")
+
+#: Tags in one command.
+TAGS = 1000
 
 
 class QoS(redis.QoS):  # type: ignore[misc]
@@ -37,7 +41,8 @@ class QoS(redis.QoS):  # type: ignore[misc]
         # kombu marks what is settled and forgets it at the next message, for the sake of threads.
         self._quick_ack = self._forget
         self._hub = hub
-        self._acks: Gather[str] = Gather(hub, self._remove_many)
+        #: Messages that are settled, to be removed from Redis together at the end of this turn.
+        self._settled: list[str] = []
         self._restores: Gather[tuple[str, bool]] = Gather(hub, self._restore_many)
 
     def capacity(self) -> int:
@@ -64,16 +69,17 @@ class QoS(redis.QoS):  # type: ignore[misc]
             self._recorded.discard(delivery_tag)
             virtual.QoS.append(self, message, delivery_tag)
             return
-        client = self.channel._create_client()
-        if type(client) is not MultiplexedRedis or not self._hub.can_park():
+        client = self._client()
+        if client is None:
             super().append(message, delivery_tag)
             return
         # It is out of its queue already. The record goes ahead of the acknowledgement that a task
         # starts with, in the same write.
+        unacked, index = self._keys()
         client.post(
             [
-                (("ZADD", self.unacked_index_key, time(), delivery_tag), {}),
-                (("HSET", self.unacked_key, delivery_tag, _record(message)), {}),
+                (("ZADD", index, time(), delivery_tag), {}),
+                (("HSET", unacked, delivery_tag, _record(message)), {}),
             ]
         )
         virtual.QoS.append(self, message, delivery_tag)
@@ -95,7 +101,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
         self._remove(delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge one message."""
+        """Acknowledge one message, at the end of this turn.
+
+        Does not wait for it: if the connection is lost it is sent again over the next one.
+        """
         self._remove(delivery_tag)
         self._quick_ack(delivery_tag)
 
@@ -106,7 +115,14 @@ class QoS(redis.QoS):  # type: ignore[misc]
             redis.RedisError: It was not.
         """
         if delivery_tags:
-            self._remove_many(delivery_tags)
+            client = self._client()
+            if client is not None and self._hub.can_park():
+                # Once this is sent it reaches the server whatever becomes of this process.
+                client.send(self._removal(delivery_tags))
+            else:
+                with self.pipe_or_acquire() as pipe:
+                    pipe.zrem(self.unacked_index_key, *delivery_tags)
+                    pipe.hdel(self.unacked_key, *delivery_tags).execute()
             for tag in delivery_tags:
                 self._quick_ack(tag)
 
@@ -153,33 +169,47 @@ class QoS(redis.QoS):  # type: ignore[misc]
             super().restore_unacked(client)
         self._delivered.clear()
 
-    def _remove(self, delivery_tag: str) -> None:
-        if self._hub.can_park():
-            self._acks.submit(delivery_tag)
-        else:
-            self._remove_from_indices(delivery_tag).execute()
+    def flush(self) -> None:
+        """Send the acknowledgements of this turn now, before the process ends, say."""
+        client = self._client()
+        if client is not None:
+            client.flush()
 
-    def _remove_many(self, tags: list[str]) -> Sequence[Any]:
+    def _client(self) -> MultiplexedRedis | None:
+        """Return the client that all greenlets share, where it may be used."""
         client = self.channel._create_client()
-        if type(client) is MultiplexedRedis:
-            # Once this is sent it reaches the server whatever becomes of this process.
-            client.send(
-                [
-                    (("ZREM", self.unacked_index_key, *tags), {}),
-                    (("HDEL", self.unacked_key, *tags), {}),
-                ]
-            )
-            return [None] * len(tags)
-        with self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
-        return [None] * len(tags)
+        if isinstance(client, MultiplexedRedis) and self._hub.in_thread():
+            return client
+        return None
+
+    def _keys(self) -> tuple[str, str]:
+        prefix = self.channel.global_keyprefix
+        return prefix + self.unacked_key, prefix + self.unacked_index_key
+
+    def _remove(self, delivery_tag: str) -> None:
+        client = self._client()
+        if client is None:
+            self._remove_from_indices(delivery_tag).execute()
+            return
+        self._settled.append(delivery_tag)
+        if len(self._settled) == 1:
+            client.collect(partial(self._remove_settled, client))
+
+    def _remove_settled(self, client: MultiplexedRedis) -> None:
+        settled, self._settled = self._settled, []
+        for first in range(0, len(settled), TAGS):
+            client.post(self._removal(settled[first : first + TAGS]))
+
+    def _removal(self, tags: list[str]) -> list[Command]:
+        unacked, index = self._keys()
+        return [(("ZREM", index, *tags), {}), (("HDEL", unacked, *tags), {})]
 
     def _restore_many(self, orders: list[tuple[str, bool]]) -> Sequence[Any]:
         # One after another: each watches the record in a transaction on a connection of its own.
         outcomes: list[Any] = []
-        client = self.channel._create_client()
-        if isinstance(client, MultiplexedRedis):
-            client.run([], is_transaction=False)  # their records may have been posted just now
+        client = self._client()
+        if client is not None:
+            client.call("PING")  # their records may have been posted just now
         for tag, leftmost in orders:
             try:
                 self._restore_one(tag, None, leftmost)

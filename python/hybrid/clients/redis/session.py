@@ -1,0 +1,291 @@
+"""What a client has to say to its server, over as many connections as it takes.
+
+There is one connection at a time, opened when there is something to send, by a greenlet of the
+session's own. What becomes of a call whose connection is lost is the call's own affair
+(:meth:`~hybrid.clients.redis.call.Call.may_be_sent`): it goes to the head of the line of the next
+connection, or its caller is told.
+
+Who may switch: whoever calls :meth:`Session.admit` while very much is outstanding, and the greenlet
+that opens connections. All else goes on at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from time import monotonic
+from typing import Any, Callable
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from hybrid.clients.redis.call import Call, logger
+from hybrid.clients.redis.connection import Connection
+from hybrid.clients.redis.connector import Connector, Opened
+from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import ParkingLot, Place, copied
+
+#: Calls, and bytes of calls, without an answer; whoever comes with more waits.
+CALLS, BYTES = 10_000, 2**24
+
+#: Seconds for which what survives a loss is kept while the server cannot be reached.
+PATIENCE = 600.0
+#: Seconds between two attempts to reach it, at most, if nobody waits.
+PAUSE = 5.0
+#: Seconds that a connection lasts to read what it was asked for, once nobody uses it any more.
+LINGER = 5.0
+
+
+class Session:
+    """The line of calls of one client. Belongs to the hub's thread.
+
+    Args:
+        hub: The hub whose greenlets call.
+        connector: Opens connections.
+    """
+
+    def __init__(self, hub: Hub, connector: Connector) -> None:
+        self._hub = hub
+        self._connector = connector
+        self._ping = connector.pack(("PING",))
+        self._pid = os.getpid()
+        self._connection: Connection | None = None
+        #: Calls for the next connection.
+        self._pending: deque[Call] = deque()
+        self._is_opening = False
+        #: Where the greenlet that opens waits between two attempts.
+        self._pause: Place | None = None
+        #: What is asked at the end of this turn for calls.
+        self._collectors: list[Callable[[], None]] = []
+        self._acknowledgers = ParkingLot(hub)
+        self._others = ParkingLot(hub)
+        self._renewal: bytes | None = None
+        #: Whether there is nobody any more who could call.
+        self._is_over = False
+        self._opened = 0
+        self._ended: Counter[str] = Counter()
+
+    # -- for callers
+
+    def pack(self, args: tuple[Any, ...]) -> bytes:
+        """Return a command as bytes."""
+        return self._connector.pack(args)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether replies are text."""
+        return self._connector.decodes
+
+    def admit(self, is_urgent: bool = False) -> None:
+        """Wait until a call may be posted. Never call it in the hub.
+
+        Args:
+            is_urgent: Whether it is let in before others: an acknowledgement, say.
+        """
+        lot = self._acknowledgers if is_urgent else self._others
+        if not (len(lot) or self._is_full()):
+            return
+        lot.park()
+        while self._is_full():
+            lot.park()
+
+    def post(self, call: Call) -> None:
+        """Have ``call`` sent at the end of this turn, or as soon as there is a connection."""
+        if os.getpid() != self._pid:
+            self._forget()
+        connection = self._connection
+        if connection is None:
+            self._pending.append(call)
+            self._open_soon()
+        else:
+            connection.post(call)
+
+    def collect(self, collector: Callable[[], None]) -> None:
+        """Call ``collector`` before the next write; it posts calls, and does not switch."""
+        self._collectors.append(collector)
+        if len(self._collectors) == 1:
+            if self._connection is not None and os.getpid() == self._pid:
+                self._connection.writer.schedule()
+            else:
+                self._hub.call_soon(self._collect)
+
+    def flush(self) -> None:
+        """Send what has been posted now, as far as the socket takes it. Never waits."""
+        if self._connection is not None and os.getpid() == self._pid:
+            self._connection.writer.flush()
+
+    def renew(self, *credentials: str) -> None:
+        """Authenticate anew. Thread-safe."""
+        self._renewal = self.pack(("AUTH", *credentials))
+        self._hub.call_soon_threadsafe(self._send_renewal)
+
+    def finish(self) -> None:
+        """As :meth:`close`, with the connection that is being opened, too. Thread-safe."""
+        self._is_over = True
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection up, when it has brought the answers. Thread-safe."""
+        if self._hub.in_thread():
+            self._close()
+        else:
+            self._hub.call_soon_threadsafe(self._close)
+
+    def statistics(self) -> dict[str, Any]:
+        """Return what is outstanding, and how connections have ended."""
+        return {
+            "opened": self._opened,
+            "ended": dict(self._ended),
+            "pending": len(self._pending),
+            "waiting": len(self._acknowledgers) + len(self._others),
+            "connection": None if self._connection is None else self._connection.statistics(),
+        }
+
+    # -- without switching
+
+    def _is_full(self) -> bool:
+        connection = self._connection
+        calls, size = len(self._pending), 0
+        if connection is not None:
+            calls += len(connection.calls)
+            size = connection.unanswered_bytes
+        return calls >= CALLS or size >= BYTES
+
+    def _admit_more(self) -> None:
+        if not (len(self._acknowledgers) or len(self._others)) or self._is_full():
+            return
+        connection = self._connection
+        room = CALLS - len(self._pending) - (len(connection.calls) if connection else 0)
+        first = min(room, len(self._acknowledgers))
+        self._acknowledgers.unpark(first)
+        self._others.unpark(room - first)
+
+    def _collect(self) -> None:
+        if self._collectors:
+            collectors, self._collectors = self._collectors, []
+            for collector in collectors:
+                collector()
+
+    def _open_soon(self) -> None:
+        if not self._is_opening:
+            self._is_opening = True
+            self._hub.spawn(self._open)
+        elif self._pause is not None:
+            self._pause.tell()
+
+    def _lose(self, connection: Connection, calls: list[Call]) -> None:
+        """Sort the calls of a connection that has ended."""
+        reason = connection.reason
+        assert reason is not None
+        self._ended[type(reason).__name__] += 1
+        if self._connection is connection:
+            self._connection = None
+        again: list[Call] = []
+        for call in calls:
+            if call.may_be_sent():
+                call.requeue()
+                again.append(call)
+            else:
+                call.fail(copied(reason))
+        self._pending.extendleft(reversed(again))
+        self._collect()
+        if self._pending:
+            self._open_soon()
+        else:
+            self._admit_more()
+
+    def _send_renewal(self) -> None:
+        data, self._renewal = self._renewal, None
+        connection = self._connection
+        if data is not None and connection is not None and os.getpid() == self._pid:
+            # Of no use to the next connection, which asks for credentials itself.
+            connection.post(Call([(("AUTH",), {})], data))
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if os.getpid() == self._pid:
+                connection.retire(LINGER)
+            else:
+                connection.forget()
+
+    def _forget(self) -> None:
+        """Drop what is the parent's, in a forked child."""
+        self._pid = os.getpid()
+        connection, self._connection = self._connection, None
+        self._pending.clear()
+        self._collectors.clear()
+        self._is_opening, self._pause = False, None
+        if connection is not None:
+            connection.forget()
+
+    # -- in a greenlet of its own
+
+    def _open(self) -> None:
+        """Open a connection, and post what waits for it."""
+        pid = self._pid
+        failures, failed_at = 0, 0.0
+        try:
+            while self._pending and pid == self._pid:
+                try:
+                    opened = self._connector.open()
+                except Exception as exc:
+                    failures += 1
+                    failed_at = failed_at or monotonic()
+                    self._fail(exc, is_over=monotonic() - failed_at > PATIENCE)
+                    if self._pending:
+                        self._wait(min(PAUSE, 0.05 * 2**failures))
+                    continue
+                if pid == self._pid:
+                    self._start(opened)
+                else:
+                    opened.close()
+                return
+        except BaseException as exc:
+            self._fail(RedisConnectionError(f"The greenlet that connects was ended by {exc!r}"))
+            raise
+        finally:
+            if pid == self._pid:
+                self._is_opening = False
+                if self._pending and self._connection is None:
+                    self._open_soon()
+
+    def _wait(self, seconds: float) -> None:
+        self._pause = Place(self._hub)
+        try:
+            self._pause.wait(seconds)
+        except TimeoutError:
+            pass
+        finally:
+            self._pause = None
+
+    def _fail(self, exc: Exception, is_over: bool = False) -> None:
+        """Tell those who wait that there is no connection. What nobody waits for is kept."""
+        pending, self._pending = self._pending, deque()
+        for call in pending:
+            if call.is_awaited or is_over or not call.survives_loss:
+                call.fail(copied(exc))
+            else:
+                self._pending.append(call)
+        if is_over:
+            logger.error("Redis cannot be reached: %r", exc)
+        self._admit_more()
+
+    def _start(self, opened: Opened) -> None:
+        self._opened += 1
+        connection = self._connection = Connection(
+            self._hub,
+            opened,
+            ping=self._ping,
+            health_check_interval=self._connector.health_check_interval,
+            on_turn=self._collect,
+            on_answers=self._admit_more,
+            on_end=self._lose,
+        )
+        pending, self._pending = self._pending, deque()
+        for call in pending:
+            if call.is_abandoned and not call.survives_loss:
+                continue  # nobody wants it any more
+            connection.post(call)
+        connection.writer.flush()
+        if self._is_over:
+            self._close()
