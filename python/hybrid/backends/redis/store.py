@@ -125,15 +125,23 @@ class Store:
                 step[0][1].fail(exc)
 
     def _settle(self, step: Step, loaded: bool, call: Call) -> None:
-        left: Any = call.error or call.replies[-1]
-        if isinstance(left, NoScriptError):
+        reply: Any = call.error or call.replies[-1]
+        if isinstance(reply, NoScriptError):
             if not loaded:
                 self._post(step, loading=True)
                 return
-            left = call.replies[0] if isinstance(call.replies[0], Exception) else left
+            if isinstance(call.replies[0], Exception):
+                reply = call.replies[0]
+        if isinstance(reply, BaseException):
+            for _, place in step:
+                place.fail(copied(reply))
+            return
+        left, failures = reply
+        found = iter(failures)
+        failed = dict(zip(found, found))
         for index, (_, place) in enumerate(step):
-            if isinstance(left, BaseException):
-                place.fail(copied(left))
+            if index in failed:  # which costs nobody else anything
+                place.fail(failed[index])
             else:
                 place.tell(index not in left)
 

@@ -157,7 +157,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def renew(self) -> None:
         """Execute what comes next on a new connection to the server."""
-        self._is_stale = True
+        self._session.close()
 
     def close(self) -> None:
         """Give the connection up, when it has brought the answers that are still to come."""
@@ -276,6 +276,6 @@ def _renew_with(provider: Any, pool: Any, session: Session) -> None:
         if pool is not None:
             pool.re_auth_callback(token)  # what redis-py has its provider call
         if session is not None:
-            session.renew(token.try_get("oid"), token.get_value())
+            session.authenticate(token.try_get("oid"), token.get_value())
 
     on_next(renew)

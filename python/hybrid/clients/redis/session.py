@@ -58,7 +58,8 @@ class Session:
         self._collectors: list[Callable[[], None]] = []
         self._acknowledgers = ParkingLot(hub)
         self._others = ParkingLot(hub)
-        self._renewal: bytes | None = None
+        #: The credentials that are to be used from now on.
+        self._login: bytes | None = None
         #: Whether there is nobody any more who could call.
         self._is_over = False
         self._opened = 0
@@ -113,10 +114,10 @@ class Session:
         if self._connection is not None and os.getpid() == self._pid:
             self._connection.writer.flush()
 
-    def renew(self, *credentials: str) -> None:
+    def authenticate(self, *credentials: str) -> None:
         """Authenticate anew. Thread-safe."""
-        self._renewal = self.pack(("AUTH", *credentials))
-        self._hub.call_soon_threadsafe(self._send_renewal)
+        self._login = self.pack(("AUTH", *credentials))
+        self._hub.call_soon_threadsafe(self._authenticate)
 
     def finish(self) -> None:
         """As :meth:`close`, with the connection that is being opened, too. Thread-safe."""
@@ -193,8 +194,8 @@ class Session:
         else:
             self._admit_more()
 
-    def _send_renewal(self) -> None:
-        data, self._renewal = self._renewal, None
+    def _authenticate(self) -> None:
+        data, self._login = self._login, None
         connection = self._connection
         if data is not None and connection is not None and os.getpid() == self._pid:
             # Of no use to the next connection, which asks for credentials itself.

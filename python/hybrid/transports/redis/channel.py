@@ -168,6 +168,16 @@ class Channel(redis.Channel):  # type: ignore[misc]
             qos.flush()
         super().close()
 
+    def queue_declare(self, queue: str | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Declare ``queue``. The worker starts without one whose key is no list, and says so."""
+        try:
+            return super().queue_declare(queue, *args, **kwargs)
+        except ResponseError as exc:
+            if queue is None or hubs.running() is None or "WRONGTYPE" not in str(exc):
+                raise
+            # All is done; kombu only counts the messages yet.
+            return queue_declare_ok_t(queue, 0, 0)
+
     def basic_consume(self, queue: str, no_ack: bool = False, *args: Any, **kwargs: Any) -> Any:
         """Consume from ``queue``; entries that are no messages are dropped."""
         consumed = super().basic_consume(queue, no_ack, *args, **kwargs)
@@ -329,7 +339,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 exc,
             )
         if isinstance(exc, ReadOnlyError):  # who is the master may be found out by connecting anew
-            self._create_client().renew()
+            for client in {self._create_client(), getattr(self._popper, "client", None)} - {None}:
+                client.renew()
             if not self._in_poll:
                 self.client.connection_pool.disconnect(inuse_connections=False)
 

@@ -197,7 +197,7 @@ class Popper:
     """Takes messages from the lists of queues, and records them as unacknowledged."""
 
     def __init__(self, client: Any) -> None:
-        self._client = client
+        self.client = client
         self._script = client.register_script(_POP)
         self._size = 1  # bytes per message, last time
         #: Keys that were no lists when last looked at, each with its type in Redis.
@@ -232,7 +232,7 @@ class Popper:
         """
         limit = min(limit, LIMIT, max(BYTES // self._size, 1))
         seen, misfits, reply = self._script(
-            keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self._client
+            keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self.client
         )
         found = iter(misfits)
         unseen = set(lists[seen:])
