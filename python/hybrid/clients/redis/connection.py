@@ -12,6 +12,7 @@ are resolved, and their callers go on in the hub's next turn.
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from time import monotonic
 from typing import Any, Callable
@@ -24,6 +25,17 @@ from hybrid.clients.redis.call import Call, State
 from hybrid.clients.redis.connector import Opened
 from hybrid.hubs.base import Alarm, Greenlet, Hub
 from hybrid.hubs.writer import Writer
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for connection in list(_connections):
+        connection.forget()
+
+
+# What a forked child has of its parent's connections it neither writes to nor reads from.
+os.register_at_fork(after_in_child=_forget_all)
 
 
 class Connection:
@@ -55,7 +67,6 @@ class Connection:
         self._ping = ping
         self._on_answers = on_answers
         self._on_end = on_end
-        self.pid = os.getpid()
         #: Why it has ended.
         self.reason: BaseException | None = None
         #: Whether it ends as soon as its calls are answered.
@@ -72,6 +83,7 @@ class Connection:
         self.writer = Writer(hub, opened.sock, on_turn, self._mark_sent, self._break)
         self._is_reading = False
         self._reader: Greenlet = hub.spawn(self._read)
+        _connections.add(self)
         self._watch()
 
     @property

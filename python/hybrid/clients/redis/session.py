@@ -12,6 +12,7 @@ that opens connections. All else goes on at once.
 from __future__ import annotations
 
 import os
+import weakref
 from collections import Counter, deque
 from time import monotonic
 from typing import Any, Callable
@@ -34,6 +35,17 @@ PAUSE = 5.0
 #: Seconds that a connection lasts to read what it was asked for, once nobody uses it any more.
 LINGER = 5.0
 
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for session in list(_sessions):
+        session.forget()
+
+
+# What its parent has not sent yet is none of a forked child's business.
+os.register_at_fork(after_in_child=_forget_all)
+
 
 class Session:
     """The line of calls of one client. Belongs to the hub's thread.
@@ -47,7 +59,8 @@ class Session:
         self._hub = hub
         self._connector = connector
         self._ping = connector.pack(("PING",))
-        self._pid = os.getpid()
+        #: How often this process has been forked off another.
+        self._forks = 0
         self._connection: Connection | None = None
         #: Calls for the next connection.
         self._pending: deque[Call] = deque()
@@ -64,6 +77,7 @@ class Session:
         self._is_over = False
         self._opened = 0
         self._ended: Counter[str] = Counter()
+        _sessions.add(self)
 
     # -- for callers
 
@@ -91,8 +105,6 @@ class Session:
 
     def post(self, call: Call) -> None:
         """Have ``call`` sent at the end of this turn, or as soon as there is a connection."""
-        if os.getpid() != self._pid:
-            self._forget()
         connection = self._connection
         if connection is None:
             self._pending.append(call)
@@ -104,14 +116,14 @@ class Session:
         """Call ``collector`` before the next write; it posts calls, and does not switch."""
         self._collectors.append(collector)
         if len(self._collectors) == 1:
-            if self._connection is not None and os.getpid() == self._pid:
+            if self._connection is not None:
                 self._connection.writer.schedule()
             else:
                 self._hub.call_soon(self._collect)
 
     def flush(self) -> None:
         """Send what has been posted now, as far as the socket takes it. Never waits."""
-        if self._connection is not None and os.getpid() == self._pid:
+        if self._connection is not None:
             self._connection.writer.flush()
 
     def authenticate(self, *credentials: str) -> None:
@@ -130,6 +142,14 @@ class Session:
             self._close()
         else:
             self._hub.call_soon_threadsafe(self._close)
+
+    def forget(self) -> None:
+        """Drop what is the parent's, in a forked child."""
+        self._forks += 1
+        self._connection = None
+        self._pending.clear()
+        self._collectors.clear()
+        self._is_opening, self._pause = False, None
 
     def statistics(self) -> dict[str, Any]:
         """Return what is outstanding, and how connections have ended."""
@@ -197,36 +217,23 @@ class Session:
     def _authenticate(self) -> None:
         data, self._login = self._login, None
         connection = self._connection
-        if data is not None and connection is not None and os.getpid() == self._pid:
+        if data is not None and connection is not None:
             # Of no use to the next connection, which asks for credentials itself.
             connection.post(Call([(("AUTH",), {})], data))
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            if os.getpid() == self._pid:
-                connection.retire(LINGER)
-            else:
-                connection.forget()
-
-    def _forget(self) -> None:
-        """Drop what is the parent's, in a forked child."""
-        self._pid = os.getpid()
-        connection, self._connection = self._connection, None
-        self._pending.clear()
-        self._collectors.clear()
-        self._is_opening, self._pause = False, None
-        if connection is not None:
-            connection.forget()
+            connection.retire(LINGER)
 
     # -- in a greenlet of its own
 
     def _open(self) -> None:
         """Open a connection, and post what waits for it."""
-        pid = self._pid
+        forks = self._forks
         failures, failed_at = 0, 0.0
         try:
-            while self._pending and pid == self._pid:
+            while self._pending and forks == self._forks:
                 try:
                     opened = self._connector.open()
                 except Exception as exc:
@@ -236,7 +243,7 @@ class Session:
                     if self._pending:
                         self._wait(min(PAUSE, 0.05 * 2**failures))
                     continue
-                if pid == self._pid:
+                if forks == self._forks:
                     self._start(opened)
                 else:
                     opened.close()
@@ -245,7 +252,7 @@ class Session:
             self._fail(RedisConnectionError(f"The greenlet that connects was ended by {exc!r}"))
             raise
         finally:
-            if pid == self._pid:
+            if forks == self._forks:
                 self._is_opening = False
                 if self._pending and self._connection is None:
                     self._open_soon()
