@@ -9,7 +9,7 @@ import pytest
 import redis
 from kombu import Connection
 
-from hybrid.transports.redis.pop import LIMIT, Popper, passes
+from hybrid.transports.redis.ledger import LIMIT, Popper, passes
 
 UNACKED = ("unacked", "unacked_index")
 

@@ -10,7 +10,7 @@ import redis
 from kombu import Connection
 
 from hybrid.transports.message import decode_envelope
-from hybrid.transports.redis.restore import restore
+from hybrid.transports.redis.ledger import restore
 
 
 @pytest.fixture(params=["", "prefix."])

@@ -31,7 +31,7 @@ from hybrid.encoding import dumps
 from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
 from hybrid.transports.message import Message, OurMessage, decode_envelope
-from hybrid.transports.redis.pop import Popped, Popper, passes
+from hybrid.transports.redis.ledger import Popped, Popper, passes
 from hybrid.transports.redis.qos import QoS
 
 logger = get_logger("kombu.transport.redis")

@@ -8,7 +8,7 @@ from kombu.log import get_logger
 from kombu.transport import redis
 from redis.exceptions import ResponseError
 
-from hybrid.transports.redis.pop import passes
+from hybrid.transports.redis.ledger import passes
 
 logger = get_logger("kombu.transport.redis")
 

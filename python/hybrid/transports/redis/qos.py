@@ -15,8 +15,7 @@ from hybrid import hubs
 from hybrid.clients.redis import Command, MultiplexedRedis
 from hybrid.encoding import dumps
 from hybrid.hubs.gather import Gather
-from hybrid.transports.redis.pop import LIMIT, passes
-from hybrid.transports.redis.restore import AT_ONCE, restore
+from hybrid.transports.redis.ledger import AT_ONCE, LIMIT, passes, restore
 
 logger = get_logger("kombu.transport.redis")
 

@@ -1,22 +1,7 @@
-"""Taking many messages from Redis at once, none of which is ever in nobody's hands.
-
-kombu takes one message with ``BRPOP`` and writes it to ``unacked`` after that: a worker killed
-between the two has lost it. The script here does both for many messages in one step, in kombu's
-order and format. It records before it removes: whatever fails in it, the messages are in their
-queues still.
-"""
-
-from __future__ import annotations
-
-import re
-from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
-
-# What `unacked` holds for a message is `[envelope, exchange, routing key]`. All three are taken
-# from the text of the envelope where kombu wrote it: decoding it here would block the server.
-_POP = r"""
+-- Takes messages from the lists of queues, and records them as unacknowledged.
+--
+-- What `unacked` holds for a message is `[envelope, exchange, routing key]`. All three are taken
+-- from the text of the envelope where kombu wrote it: decoding it here would block the server.
 local unacked, index = KEYS[1], KEYS[2]
 local now, wanted, width, fair = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == '1'
 local KOMBU = '"delivery_info": {"exchange": "([^"\\]*)", "routing_key": "([^"\\]*)"}, ' ..
@@ -161,88 +146,3 @@ for at = 1, #removals, 2 do
   redis.call('LTRIM', removals[at], 0, removals[at + 1])
 end
 return {seen, misfits, popped}
-"""
-
-#: Messages taken at once, at most: what the script passes to one command has to fit Lua's stack.
-LIMIT = 256
-#: Bytes taken at once, roughly: the script holds several copies of them, and blocks the server.
-BYTES = 2**20
-
-
-#: Codes of what a server refuses for a while. Before version 7, what fails in a script has its code
-#: in the middle of the text.
-_PASSING = re.compile(
-    r"(?:^|-)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|"
-    r"WRONGTYPE)\b"
-)
-
-
-def passes(exc: ResponseError) -> bool:
-    """Tell whether what the server has refused may be granted later, without a new worker."""
-    return isinstance(exc, (OutOfMemoryError, ReadOnlyError)) or bool(_PASSING.search(str(exc)))
-
-
-class Popped(NamedTuple):
-    """One entry that has been taken from a list."""
-
-    #: The index of its queue.
-    queue: int
-    #: The delivery tag under which it is in ``unacked``; ``None`` for what is no message.
-    tag: str | None
-    #: The entry itself.
-    entry: bytes
-
-
-class Popper:
-    """Takes messages from the lists of queues, and records them as unacknowledged."""
-
-    def __init__(self, client: Any) -> None:
-        self.client = client
-        self._script = client.register_script(_POP)
-        self._size = 1  # bytes per message, last time
-        #: Keys that were no lists when last looked at, each with its type in Redis.
-        self.misfits: dict[str, str] = {}
-
-    def pop(
-        self,
-        unacked: Sequence[str],
-        lists: Sequence[str],
-        width: int,
-        *,
-        now: float,
-        limit: int,
-        fair: bool,
-    ) -> list[Popped]:
-        """Take up to ``limit`` messages, :data:`LIMIT` at most, and fewer of large ones.
-
-        Keys that are no lists are left out, and named in :attr:`misfits`.
-
-        Args:
-            unacked: The names of the hash and of the sorted set with the messages in flight.
-            lists: The lists to take from: those of all queues for the first priority, then for
-                the next.
-            width: The number of queues.
-            now: Seconds since the epoch, from which the visibility timeout counts.
-            limit: How many messages are wanted.
-            fair: Whether queues take turns, or the first goes before the second.
-
-        Raises:
-            redis.RedisError: The script is refused, and has taken nothing; or the connection
-                failed.
-        """
-        limit = min(limit, LIMIT, max(BYTES // self._size, 1))
-        seen, misfits, reply = self._script(
-            keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self.client
-        )
-        found = iter(misfits)
-        unseen = set(lists[seen:])
-        self.misfits = {key: kind for key, kind in self.misfits.items() if key in unseen}
-        self.misfits.update((lists[place], kind.decode()) for place, kind in zip(found, found))
-        parts = iter(reply)
-        popped = [
-            Popped(queue, None if tag is None else tag.decode(), entry)
-            for queue, tag, entry in zip(parts, parts, parts)
-        ]
-        if popped:
-            self._size = max(sum(len(taken.entry) for taken in popped) // len(popped), 1)
-        return popped
