@@ -75,6 +75,11 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             return False
         return all(args[0] not in _ALONE for args, _ in commands)
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the shared connection is open, as far as is known."""
+        return self._session.is_connected
+
     def admit(self) -> None:
         """Wait while very much is outstanding, before something is posted."""
         self._session.admit()

@@ -90,6 +90,11 @@ class Session:
         """Whether replies are text."""
         return self._connector.decodes
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._connection is not None
+
     def admit(self, is_urgent: bool = False) -> None:
         """Wait until a call may be posted. Never call it in the hub.
 

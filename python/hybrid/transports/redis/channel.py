@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from functools import partial
 from queue import Empty
-from time import time
 from types import FunctionType
 from typing import Any, Callable
 
@@ -22,7 +21,9 @@ from kombu.log import get_logger
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from hybrid import hubs
 from hybrid._rust import encode_base64
@@ -31,7 +32,13 @@ from hybrid.encoding import dumps
 from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
 from hybrid.transports.message import Message, OurMessage, decode_envelope
-from hybrid.transports.redis.ledger import Popped, Popper, passes
+from hybrid.transports.redis.ledger import (
+    Popped,
+    Popper,
+    passes,
+    restore_unanswered,
+    unique_time,
+)
 from hybrid.transports.redis.qos import QoS
 
 logger = get_logger("kombu.transport.redis")
@@ -118,6 +125,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
         #: Why messages are taken one by one; ``None`` where nobody wants more.
         self.declined: str | None = None
         self._without_ack: set[str] = set()
+        #: How many answers to the script were lost in a row.
+        self._lost_answers = 0
         #: Keys of queues that are no lists in Redis, each with its queue and its type.
         self._misfits: dict[str, tuple[str, str]] = {}
         #: kombu's order of the queues.
@@ -166,6 +175,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
         qos = self._qos
         if type(qos) is QoS:
             qos.flush()
+            try:
+                self.restore_unanswered(at_once=True)
+            except Exception as exc:
+                logger.warning("Cannot look for messages whose takers had no answer: %r", exc)
         super().close()
 
     def queue_declare(self, queue: str | None = None, *args: Any, **kwargs: Any) -> Any:
@@ -250,7 +263,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         """Take messages and deliver them; tell whether there were any.
 
         Raises:
-            redis.RedisError: The connection failed.
+            redis.RedisError: The connection failed, and that not for the first time.
         """
         if self._in_poll or self._popper is None:
             return False
@@ -268,7 +281,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 (prefix + self.unacked_key, prefix + self.unacked_index_key),
                 lists,
                 len(queues),
-                now=time(),
+                now=unique_time(),
                 limit=limit,
                 fair=type(cycle) is round_robin_cycle,
             )
@@ -280,7 +293,14 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 self.declined = f"Redis refuses the script: {exc}"
                 logger.warning("Taking messages one by one, because %s", self.declined)
             return False
-        self._refusal = None
+        except (RedisConnectionError, RedisTimeoutError):
+            # What was taken is put back by `restore_unanswered`. The messages that this worker has
+            # stay its own, so there is nothing to begin anew with, unless it happens again.
+            self._lost_answers += 1
+            if self._lost_answers > 1:
+                raise
+            return False
+        self._refusal, self._lost_answers = None, 0
         if self._popper.misfits or self._misfits:
             self._leave_out(
                 {
@@ -292,6 +312,19 @@ class Channel(redis.Channel):  # type: ignore[misc]
             cycle.rotate(queues[index])
         self._deliver_all([(queues[entry.queue], entry) for entry in popped])
         return bool(popped)
+
+    def restore_unanswered(self, at_once: bool = False) -> None:
+        """Put back what this worker has taken without getting it, if it is time to look.
+
+        Raises:
+            redis.RedisError: The connection failed.
+        """
+        popper = self._popper
+        hub = hubs.running()
+        if popper is None or hub is None or not hub.can_park():
+            return
+        if not at_once or popper.client.is_connected:
+            restore_unanswered(self, popper.client, at_once)
 
     def _lists(self, queues: list[str]) -> list[str]:
         return [

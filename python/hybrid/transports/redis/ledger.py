@@ -10,6 +10,12 @@ killed between the two has lost it. The script does both for many messages in on
 order and format. It records before it removes: whatever fails in it, the messages are in their
 queues still.
 
+What is taken comes with the answer of the script, which may be lost with its connection: then the
+messages are recorded as taken, and nobody has them. So each call of the script passes a score of
+its own, and by that the worker finds what it does not know, and puts it back. It goes to the front
+of its queue; among themselves, messages of one call are in no order then, for Redis sorts what has
+one score by its name.
+
 Putting back: kombu does it in a transaction each, with four round trips. A worker that holds a
 hundred thousand waiting tasks would need minutes for that when it ends, and nobody gives it
 minutes.
@@ -17,9 +23,11 @@ minutes.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic, time
 from typing import Any, NamedTuple
 
 from kombu.log import get_logger
@@ -91,7 +99,8 @@ class Popper:
             lists: The lists to take from: those of all queues for the first priority, then for
                 the next.
             width: The number of queues.
-            now: Seconds since the epoch, from which the visibility timeout counts.
+            now: Seconds since the epoch, from which the visibility timeout counts. No other
+                call has the same: see :func:`unique_time`.
             limit: How many messages are wanted.
             fair: Whether queues take turns, or the first goes before the second.
 
@@ -100,9 +109,16 @@ class Popper:
                 failed.
         """
         limit = min(limit, LIMIT, max(BYTES // self._size, 1))
-        seen, misfits, reply = self._script(
-            keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self.client
-        )
+        try:
+            seen, misfits, reply = self._script(
+                keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self.client
+            )
+        except ResponseError:
+            raise
+        except BaseException:
+            # The connection was lost, or whoever waits here is ended: the server may have done it.
+            _unanswered.append(Unanswered(self.client, (unacked[0], unacked[1]), now))
+            raise
         found = iter(misfits)
         unseen = set(lists[seen:])
         self.misfits = {key: kind for key, kind in self.misfits.items() if key in unseen}
@@ -115,6 +131,88 @@ class Popper:
         if popped:
             self._size = max(sum(len(taken.entry) for taken in popped) // len(popped), 1)
         return popped
+
+
+#: Seconds, after a call of the script that was not answered, at which the worker looks for what it
+#: has taken. Not once, for what was on its way may still reach the server.
+LOOKS = (0.0, 2.0, 10.0, 30.0)
+
+_last_time = 0.0
+
+
+def unique_time() -> float:
+    """Return the time of now, in seconds since the epoch, as no other call in this process does."""
+    global _last_time
+    _last_time = max(time(), math.nextafter(_last_time, math.inf))
+    return _last_time
+
+
+class Unanswered:
+    """A call of the script whose answer did not come."""
+
+    def __init__(self, client: Any, unacked: tuple[str, str], score: float) -> None:
+        #: Kept for the next channel of this server, which gets the same one.
+        self.client = client
+        self.unacked = unacked
+        self.score = score
+        self._asked_at = monotonic()
+        self._looks = 0
+
+    def is_due(self) -> bool:
+        """Tell whether it is time to look for what it has taken."""
+        return monotonic() - self._asked_at >= LOOKS[self._looks]
+
+    def look(self, channel: Any) -> int:
+        """Put back what it has taken, and return how many messages there were.
+
+        Raises:
+            redis.ConnectionError: That is not known; what has been put back is so once.
+        """
+        restored = 0
+        try:
+            restored = self._restore(channel)
+        except ResponseError as exc:
+            logger.error("Cannot look for messages that were taken without an answer: %r", exc)
+        if restored:
+            logger.warning(
+                "Put %d messages back: Redis had them recorded in %s as taken, and its answer was "
+                "lost with the connection",
+                restored,
+                self.unacked[0],
+            )
+        self._looks += 1
+        if self._looks == len(LOOKS):
+            _unanswered.remove(self)
+        return restored
+
+    def _restore(self, channel: Any) -> int:
+        tags = self.client.execute_command("ZRANGEBYSCORE", self.unacked[1], self.score, self.score)
+        held = channel.qos._delivered
+        lost = [tag for tag in map(bytes_to_str, tags) if tag not in held]
+        return sum(
+            restore(channel, self.client, lost[first : first + AT_ONCE])
+            for first in range(0, len(lost), AT_ONCE)
+        )
+
+
+_unanswered: list[Unanswered] = []
+
+
+def restore_unanswered(channel: Any, client: Any, at_once: bool = False) -> None:
+    """Put back what has been taken by calls of the script whose answers did not come.
+
+    Args:
+        channel: A channel that consumes.
+        client: The client of its Redis that takes messages.
+        at_once: Whether to look now, and not when it is time.
+
+    Raises:
+        redis.ConnectionError: The connection failed; it is tried again.
+    """
+    if _unanswered:
+        for call in [call for call in _unanswered if call.client is client]:
+            if at_once or call.is_due():
+                call.look(channel)
 
 
 #: Messages put back at once. The server does nothing else meanwhile.

@@ -29,6 +29,7 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
         """Put messages back whose visibility timeout has passed, if it is time to look."""
         for channel in self._channels:
             if channel.active_queues:
+                channel.restore_unanswered()
                 now = monotonic()
                 # An option since kombu 5.7.
                 interval = getattr(channel, "unacked_restore_interval", 0) or RESTORE_INTERVAL

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from time import time
 from typing import Any, Callable
 
 from kombu.log import get_logger
@@ -15,7 +14,7 @@ from hybrid import hubs
 from hybrid.clients.redis import Command, MultiplexedRedis
 from hybrid.encoding import dumps
 from hybrid.hubs.gather import Gather
-from hybrid.transports.redis.ledger import AT_ONCE, LIMIT, passes, restore
+from hybrid.transports.redis.ledger import AT_ONCE, LIMIT, passes, restore, unique_time
 
 logger = get_logger("kombu.transport.redis")
 
@@ -77,7 +76,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
         unacked, index = self._keys()
         client.post(
             [
-                (("ZADD", index, time(), delivery_tag), {}),
+                (("ZADD", index, unique_time(), delivery_tag), {}),
                 (("HSET", unacked, delivery_tag, _record(message)), {}),
             ]
         )

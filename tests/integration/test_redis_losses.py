@@ -1,0 +1,98 @@
+"""What a worker does on Redis survives the loss of its connections."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from harness.brokers import Brokers, Space
+from harness.journal import Journal
+from harness.proxy import proxied
+from harness.waiting import eventually
+from harness.worker import StartWorker, make_client
+
+from hybrid.transports.redis import ledger
+
+TASKS = 200
+
+#: The script that takes messages.
+POP = Path(ledger.__file__).with_name("pop.lua").read_bytes()
+
+
+@pytest.fixture
+def space(brokers: Brokers) -> Space:
+    return brokers.space("redis")
+
+
+def publish(settings: dict[str, object], tag: str, count: int = TASKS) -> None:
+    client = make_client({**settings, "result_backend": None})
+    try:
+        with client.producer_pool.acquire() as producer:
+            for number in range(count):
+                client.send_task("count", (tag, number), producer=producer)
+    finally:
+        client.close()
+
+
+def through(url: str, port: int) -> str:
+    """Return ``url`` on another loopback port."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize("acks_late", [False, True], ids=["early", "late"])
+def test_what_was_taken_without_an_answer_runs_soon_and_once(
+    acks_late: bool, start_worker: StartWorker, journal: Journal, space: Space
+) -> None:
+    publish(space.settings, "cut")
+    # Else it is the refusal of an unknown script that is cut off.
+    sha = space.redis.script_load(POP)
+    with proxied(urlsplit(space.redis_url).port or 6379) as proxy:
+        proxy.cut_reply_to(sha.encode())
+        url = through(space.redis_url, proxy.port)
+        worker = start_worker(
+            concurrency=20, settings={"broker_url": url, "task_acks_late": acks_late}
+        )
+        eventually(lambda: proxy.cut_at, "an answer to be cut off")
+        ran = journal.wait_for("cut", "ran", times=TASKS, within=10)
+        assert Counter(entry["number"] for entry in ran) == Counter(range(TASKS))
+        eventually(lambda: not space.redis.exists("unacked", "unacked_index"), "all settled")
+        assert "messages back" in worker.output
+
+
+@pytest.mark.parametrize("acks_late", [False, True], ids=["early", "late"])
+def test_each_acknowledged_task_runs_once_while_connections_are_killed(
+    acks_late: bool, start_worker: StartWorker, journal: Journal, space: Space
+) -> None:
+    worker = start_worker(
+        concurrency=20, settings={"task_acks_late": acks_late, "worker_prefetch_multiplier": 2}
+    )
+    tasks = 1500
+    is_over = threading.Event()
+    killed: list[str] = []
+
+    def kill() -> None:
+        while len(killed) < 25 and not is_over.wait(0.1):
+            for entry in space.redis.client_list():
+                # The one that all greenlets share. What BRPOP takes is lost with its connection,
+                # in stock workers as well.
+                if entry["cmd"] in ("evalsha", "hdel", "hset"):
+                    space.redis.execute_command("CLIENT", "KILL", "ID", entry["id"])
+                    killed.append(entry["cmd"])
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        publish(space.settings, "kill", tasks)
+        journal.wait_for("kill", "ran", times=tasks, within=60)
+    finally:
+        is_over.set()
+        killer.join()
+    eventually(lambda: not space.redis.exists("unacked", "unacked_index"), "all settled", within=20)
+    ran = Counter(entry["number"] for entry in journal.entries("kill", "ran"))
+    assert len(killed) >= 5
+    assert ran == Counter(range(tasks))
+    assert "Traceback" not in worker.output
