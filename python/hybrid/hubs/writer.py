@@ -127,6 +127,13 @@ class Writer:
             place.fail(copied(exc))
         self._on_broken(exc)
 
+    def forget(self, exc: BaseException) -> None:
+        """As :meth:`fail`, without a word to anybody: in a forked child, they are the parent's."""
+        self._error = exc
+        self._queue.clear()
+        self._rest = memoryview(b"")
+        self._waiting.clear()
+
     def stop(self) -> None:
         """End the greenlet that waits for the socket. For the hub, once :meth:`fail` was called."""
         blocked, self._blocked = self._blocked, None

@@ -172,4 +172,5 @@ class Call:
         replies = self.replies if self.error is None else [self.error] * len(self.commands)
         for (args, _), reply in zip(self.commands, replies):
             if isinstance(reply, BaseException):
-                logger.error("Redis did not execute %s: %r", args[0], reply)
+                kind = type(reply).__name__  # redis-py's own texts for these name no class
+                logger.error("Redis did not execute %s: %s: %s", args[0], kind, reply)

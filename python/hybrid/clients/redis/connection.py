@@ -128,9 +128,12 @@ class Connection:
 
     def forget(self) -> None:
         """End without a word to anybody: in a forked child, it is the parent's."""
-        self.calls.clear()
-        self._on_end = lambda *_: None
-        self.end(RedisConnectionError("The connection is the parent's"))
+        if self.reason is None:
+            self.reason = RedisConnectionError("The connection is the parent's")
+            self.calls.clear()
+            self._unsent.clear()
+            self.writer.forget(self.reason)
+        self._opened.drop()
 
     def statistics(self) -> dict[str, int]:
         """Return what it has done and what is outstanding."""

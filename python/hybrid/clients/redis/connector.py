@@ -10,6 +10,7 @@ reply is somebody else's. They are off here, or calls in the line: see
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Callable
@@ -76,8 +77,20 @@ class Opened:
             yield exc
 
     def close(self) -> None:
-        """Close the socket; in a forked child without a word to the server."""
+        """Close the socket."""
         self._connection.disconnect()
+
+    def drop(self) -> None:
+        """Drop the descriptor in a forked child, where others may wait for it, without a word.
+
+        What waits for it there gets an error. Closing it would have eventlet forget it in the
+        parent, too, with which it shares what it polls.
+        """
+        descriptor = self.sock.fileno()
+        if descriptor >= 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, descriptor, inheritable=False)
+            os.close(null)
 
 
 class Connector:
