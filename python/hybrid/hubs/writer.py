@@ -31,7 +31,7 @@ class Writer:
         hub: The hub whose greenlets write.
         sock: The socket, which has no timeout. Whoever reads it may wait for it meanwhile.
         on_turn: Called before each send; what it posts is sent as well.
-        on_sent: Called after each send, with the number of bytes sent so far.
+        on_sent: Called after each send.
         on_broken: Called once, with what broke the connection.
     """
 
@@ -40,17 +40,20 @@ class Writer:
         hub: Hub,
         sock: Any,
         on_turn: Callable[[], None],
-        on_sent: Callable[[int], None],
+        on_sent: Callable[[], None],
         on_broken: Callable[[BaseException], None],
     ) -> None:
         self._hub = hub
         self._sock = sock
+        self._is_tls = hasattr(sock, "pending")
         self._on_turn = on_turn
         self._on_sent = on_sent
         self._on_broken = on_broken
-        #: Bytes handed in so far, and how many of them the socket has taken.
+        #: Bytes handed in so far; how many of them the socket has taken; and how many it was
+        #: given, of which a TLS socket may have passed some on without telling so.
         self.posted = 0
         self.sent = 0
+        self.given = 0
         self._queue: list[bytes] = []
         self._rest = memoryview(b"")
         #: Who waits, each for a number of bytes to be sent.
@@ -171,7 +174,7 @@ class Writer:
         sock.setblocking(False)
         try:
             while self._rest:
-                self._count(sock.send(self._rest[:_AT_ONCE]))
+                self._send()
         except _FULL:
             pass
         finally:
@@ -179,7 +182,16 @@ class Writer:
         self._tell()
         return not self._rest
 
-    def _count(self, sent: int) -> None:
+    def _send(self) -> None:
+        chunk = self._rest[:_AT_ONCE]
+        self.given = self.sent + len(chunk)
+        try:
+            sent = self._sock.send(chunk)
+        except BaseException:
+            if not self._is_tls:
+                self.given = self.sent
+            raise
+        self.given = self.sent + sent
         self._rest = self._rest[sent:]
         self.sent += sent
         self._writes += 1
@@ -187,7 +199,7 @@ class Writer:
             self._largest = sent
 
     def _tell(self) -> None:
-        self._on_sent(self.sent)
+        self._on_sent()
         while self._waiting and self._waiting[0][0] <= self.sent:
             self._waiting.popleft()[1].tell()
 
@@ -199,7 +211,7 @@ class Writer:
             while self._error is None:
                 while self._rest:
                     with suppress(*_FULL):
-                        self._count(self._sock.send(self._rest[:_AT_ONCE]))
+                        self._send()
                         self._tell()
                 self._on_turn()
                 self._take()

@@ -118,6 +118,7 @@ class Connection:
         if self.reason is not None:
             return
         self.reason = reason
+        self._mark_given()
         self.writer.fail(reason)
         if self._alarm is not None:
             self._alarm.cancel()
@@ -145,15 +146,20 @@ class Connection:
 
     # -- callbacks: of the writer, and of the hub
 
-    def _mark_sent(self, sent: int) -> None:
-        unsent = self._unsent
-        while unsent and unsent[0].start < sent:
-            call = unsent[0]
+    def _mark_sent(self) -> None:
+        unsent, sent = self._unsent, self.writer.sent
+        while unsent and unsent[0].end <= sent:
+            call = unsent.popleft()
             call.state = State.SENT
-            if call.end > sent:
-                return  # half of it may be enough for the server
-            unsent.popleft()
             call.tell_sent()
+        self._mark_given()
+
+    def _mark_given(self) -> None:
+        given = self.writer.given
+        for call in self._unsent:
+            if call.start >= given:
+                return
+            call.state = State.SENT
 
     def _break(self, exc: BaseException) -> None:
         if self.reason is None:
@@ -225,7 +231,7 @@ class Connection:
                 raise InvalidResponse(f"A reply that nobody has asked for: {reply!r:.200}")
             return
         call = calls[0]
-        if call.start >= self.writer.sent:
+        if call.start >= self.writer.given:
             raise InvalidResponse(f"A reply before anything was asked for: {reply!r:.200}")
         if len(call.replies) + 1 == call.expected:
             calls.popleft()
