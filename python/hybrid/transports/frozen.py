@@ -14,6 +14,7 @@ from typing import Any
 from kombu.transport import pyamqp
 
 from hybrid.transports.amqp import message as amqp_message
+from hybrid.transports.amqp.epoch import Epoch
 from hybrid.transports.message import Message, decode_envelope
 from hybrid.transports.redis.qos import QoS
 
@@ -102,16 +103,17 @@ class _Deliveries(Form):
     def freeze(self, message: Any) -> bytes | None:
         delivery = message._delivery
         frozen = (
-            message.generation,
+            message.epoch.number,
             message.delivery_info["consumer_tag"],
             *(getattr(delivery, name) for name in amqp_message.DELIVERY_PARTS),
         )
         return marshal.dumps(frozen, _AMQP.VERSION)
 
     def thaw(self, data: bytes, channel: Any) -> Any:
-        generation, consumer_tag, *parts = marshal.loads(data)
+        number, consumer_tag, *parts = marshal.loads(data)
+        epoch = channel.epoch if channel.epoch.number == number else Epoch.ended(number)
         return amqp_message.Message(
-            amqp_message.StoredDelivery(*parts), channel, generation, consumer_tag
+            amqp_message.StoredDelivery(*parts), channel, epoch, consumer_tag
         )
 
     def release(self, message: Any) -> None:

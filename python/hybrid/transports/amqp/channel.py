@@ -2,16 +2,20 @@
 
 Acknowledgements are gathered and written at the end of the hub's turn, ``multiple`` only where
 every delivery before is settled. Publishers wait for confirmations of their own messages, many at
-a time on one channel. Methods that the broker answers are called by one greenlet at a time.
+a time on one channel. Methods that the broker answers are called one after another.
+
+Who may switch: whoever calls a method that waits (for an answer, a confirmation, or until the
+socket has what was written), in its own greenlet, and whoever handles deliveries, in the consumers'
+callbacks. What the broker sends otherwise (answers, confirmations, the end of the channel) is
+handled without switching by whoever reads. At each switch the channel's epoch may end: what is done
+after it belongs to another one.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, Callable
 
 import amqp
@@ -23,18 +27,21 @@ from amqp.exceptions import (
     RecoverableConnectionError,
     error_for_code,
 )
+from amqp.protocol import queue_declare_ok_t
+from amqp.serialization import dumps, loads
 from kombu.transport import pyamqp
 
 from hybrid._rust import (
-    AckWindow,
     AmqpDelivery,
     AmqpError,
     encode_acks,
     encode_publish,
     encode_reject,
 )
-from hybrid.hubs.base import Greenlet
+from hybrid.hubs.parking import copied
+from hybrid.transports.amqp.call import Call, Calls, Method
 from hybrid.transports.amqp.confirms import Confirms
+from hybrid.transports.amqp.epoch import Epoch
 from hybrid.transports.amqp.message import Message, decoded_body
 
 logger = logging.getLogger("kombu.transport.pyamqp")
@@ -47,86 +54,111 @@ _RECEIVE = kombu.Consumer._receive_callback
 class Channel(pyamqp.Channel):  # type: ignore[misc]
     """py-amqp's channel for the greenlets of a hub. Belongs to the hub's thread."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: The deliveries that the broker waits for, since this channel was opened.
-        self.window = AckWindow()
-        #: How often it has been opened; delivery tags are of one generation.
-        self.generation = 0
-        self._acknowledged_up_to = self._last_tag = 0
-        self._gets_with_ack = False
-        self._calling = threading.RLock()
-        self._callers: list[Greenlet] = []
-        super().__init__(*args, **kwargs)
-        #: Publishers that wait for the broker to take charge of their messages.
-        self.confirms = Confirms(self.connection)
+    connection: Any
+
+    def __init__(self, connection: Any, *args: Any, **kwargs: Any) -> None:
+        #: What belongs to the present opening of this channel.
+        self.epoch = Epoch()
+        #: What the broker is asked, in this epoch and the following ones.
+        self.calls = Calls(connection)
+        #: Why the epoch before has ended, if nobody has been told yet.
+        self._owed: BaseException | None = None
+        super().__init__(connection, *args, **kwargs)
 
     # -- life
 
-    def open(self) -> Any:
-        """Open the channel; what it knew of deliveries is of the channel before."""
-        if not self.is_open:
-            self._forget()
-        return super().open()
-
-    def _forget(self) -> None:
-        self._forget_deliveries()
-        self._confirm_selected = False
+    def close(
+        self,
+        reply_code: int = 0,
+        reply_text: str = "",
+        method_sig: Method = (0, 0),
+        argsig: str = "BsBB",
+    ) -> None:
+        """Close the channel; the arguments are py-amqp's."""
+        connection = self.connection
+        if connection is None or connection.channels is None or self.epoch.reason is not None:
+            self.connection = None
+            return
+        self.is_closing = True
+        try:
+            self.send_method(
+                spec.Channel.Close,
+                argsig,
+                (reply_code, reply_text, method_sig[0], method_sig[1]),
+                wait=spec.Channel.CloseOk,
+            )
+        except socket.timeout:
+            raise  # in the hub: the broker's answer collects it
+        except Exception:
+            # Where the broker was first, there is nothing left to close.
+            if self.connection is not None or connection.reason is not None:
+                self.collect()
+                raise
 
     def collect(self) -> None:
         """Forget everything; whoever waits is told."""
-        self.confirms.fail(RecoverableConnectionError("connection already closed"))
+        self.end(RecoverableConnectionError("connection already closed"))
+        connection, number = self.connection, self.channel_id
         super().collect()
+        self.is_closing = False
+        if connection is not None:
+            connection.forget(self, number)
+
+    def end(self, reason: BaseException) -> None:
+        """End the epoch, and all calls: no other epoch follows."""
+        self.is_open = False
+        self.epoch.end(reason)
+        self.calls.fail(reason)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         connection = self.connection
         outbox = connection.outbox
         outbox.post(self._frame(spec.Channel.CloseOk))
-        if connection.is_closing or self.is_closing:
-            return
         error = error_for_code(reply_code, reply_text, (class_id, method_id), ChannelError)
-        # py-amqp waits until the channel is open again. Whoever reads must not wait for what is
-        # yet to be read; what is sent on this channel from now on comes behind its opening.
+        if connection.is_closing or self.is_closing:
+            if not self.calls.awaits(spec.Channel.CloseOk):
+                self.calls.lose(error)
+                self.collect()
+            return
+        # py-amqp opens a channel again that the broker has closed. What is sent on it from now on
+        # comes behind its opening.
         self.is_open = False
-        self._forget()
+        call = self.calls.in_flight
+        is_of_caller = call is not None and call.method == (class_id, method_id)
+        is_consuming = bool(self.callbacks)
+        ended, self.epoch = self.epoch, Epoch()
+        connection.forget(self, self.channel_id)
         outbox.post(self._frame(spec.Channel.Open, b"\0"))
-        is_told = self.confirms.fail(error)
-        me = connection.hub.current()
-        for caller in set(self._callers):
-            if caller is not me:
-                connection.raise_in(caller, error)
-                is_told = True
-        # It belongs to those who wait on this channel. Without any, whoever reads gets it.
-        if not is_told or me in self._callers:
-            raise error
+        is_told = ended.end(error)
+        is_told = self.calls.lose(error) or is_told
+        self.calls.send_next()
+        # It belongs to those who wait on this channel, and to its consumers if it is no caller's.
+        if not is_told or (is_consuming and not is_of_caller):
+            self._owe(error)
 
-    def _frame(self, method: tuple[int, int], args: bytes = b"") -> bytes:
+    def _owe(self, error: BaseException) -> None:
+        """Let whoever uses this channel next, or drains the connection, raise ``error``."""
+        self._owed = error
+        self.connection.hand_over(self._pay)
+
+    def _pay(self) -> None:
+        error, self._owed = self._owed, None
+        if error is not None:
+            raise copied(error)
+
+    def _frame(self, method: Method, args: bytes = b"") -> bytes:
         frame: bytes = self.connection.encode_frame(1, self.channel_id, method, args, None)
         return frame
 
+    def statistics(self) -> dict[str, int | float | str]:
+        """Return what is in flight and out on this channel."""
+        return {**self.epoch.statistics(), **self.calls.statistics()}
+
     # -- calls that the broker answers
-
-    @contextmanager
-    def _one_caller(self) -> Iterator[None]:
-        connection = self.connection
-        if connection is None or not connection.hub.can_park():
-            yield
-            return
-        with self._calling:
-            me = connection.hub.current()
-            self._callers.append(me)
-            try:
-                yield
-            finally:
-                self._callers.remove(me)
-                connection.forget_debts(me)
-
-    def awaits_answer(self) -> bool:
-        """Tell whether the current greenlet calls a method that the broker answers."""
-        return bool(self._callers) and self.connection.hub.current() in self._callers
 
     def send_method(
         self,
-        sig: Any,
+        sig: Method,
         format: Any = None,
         args: Any = None,
         content: Any = None,
@@ -137,26 +169,119 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         """Send a method, and wait for the broker's answer if ``wait`` names one."""
         if not wait:
             return super().send_method(sig, format, args, content, wait, callback, returns_tuple)
-        with self._one_caller():
-            return super().send_method(sig, format, args, content, wait, callback, returns_tuple)
+        answer = self._ask(
+            sig, dumps(format, args) if format else b"", wait, undo=_UNDO.get(sig), content=content
+        )
+        if callback:
+            callback()
+        return answer if returns_tuple else (answer and answer[0])
 
-    def queue_declare(self, *args: Any, **kwargs: Any) -> Any:
+    def _ask(
+        self,
+        sig: Method,
+        args: bytes,
+        wait: Any,
+        on_answer: Callable[[Method, list[Any]], None] | None = None,
+        undo: Callable[[Channel, Method, list[Any]], None] | None = None,
+        content: Any = None,
+    ) -> list[Any]:
+        connection = self.connection
+        if connection is None:
+            raise RecoverableConnectionError("connection already closed")
+        data = connection.encode_frame(1, self.channel_id, sig, args, content)
+        call = Call(
+            connection.hub,
+            sig,
+            data,
+            wait if isinstance(wait, list) else [wait],
+            on_answer,
+            undo and partial(undo, self),
+        )
+        return self.calls.ask(call)
+
+    def dispatch_method(self, method_sig: Method, payload: bytes, content: Any) -> None:
+        """Handle a method of the broker, without waiting for anything."""
+        if not self.calls.awaits(method_sig):
+            super().dispatch_method(method_sig, payload, content)
+            return
+        method = self._METHODS[method_sig]
+        args = loads(method.args, payload, 4)[0] if method.args else []
+        if method.content:
+            if self.auto_decode:
+                content.body = decoded_body(content.body, content.properties)
+            args.append(content)
+        listener = self._callbacks.get(method_sig)
+        # Before the listener, which may end the channel.
+        self.calls.settle(method_sig, args)
+        if listener is not None:
+            listener(*args)
+
+    def _undo_open(self, *_: Any) -> None:
+        self.is_closing = True
+        self._post_call(spec.Channel.Close, dumps("BsBB", (0, "", 0, 0)), spec.Channel.CloseOk)
+
+    def _undo_cancel(self, _: Method, args: list[Any]) -> None:
+        # Whether a delivery that is still to be handled wants no acknowledgement is kept.
+        self.callbacks.pop(args[0], None)
+        self.cancel_callbacks.pop(args[0], None)
+
+    def _post_call(self, sig: Method, args: bytes, answer: Method) -> None:
+        """Call a method for nobody."""
+        if self.connection is None:
+            return
+        call = Call(self.connection.hub, sig, self._frame(sig, args), [answer])
+        self.calls.post(call)
+
+    def queue_declare(
+        self,
+        queue: str = "",
+        passive: bool = False,
+        durable: bool = False,
+        exclusive: bool = False,
+        auto_delete: bool = True,
+        nowait: bool = False,
+        arguments: Any = None,
+        argsig: str = "BsbbbbbF",
+    ) -> Any:
         """Declare a queue; the arguments are py-amqp's."""
-        with self._one_caller():
-            return super().queue_declare(*args, **kwargs)
+        answer = self.send_method(
+            spec.Queue.Declare,
+            argsig,
+            (0, queue, passive, durable, exclusive, auto_delete, nowait, arguments),
+            wait=None if nowait else spec.Queue.DeclareOk,
+            returns_tuple=True,
+        )
+        return None if nowait else queue_declare_ok_t(*answer)
 
     def basic_get(self, queue: str = "", no_ack: bool = False, argsig: str = "Bsb") -> Any:
-        """Get one message; the arguments are py-amqp's."""
-        with self._one_caller():
-            self._gets_with_ack = not no_ack
-            return super().basic_get(queue, no_ack, argsig)
+        """Get one message; the arguments are py-amqp's.
 
-    def dispatch_method(self, method_sig: Any, payload: bytes, content: Any) -> None:
-        """Handle a method of the broker."""
-        if method_sig == spec.Basic.GetOk and self._gets_with_ack:
-            # Now: an acknowledgement of a later message may cover it before its caller goes on.
-            self._expect_settling(int.from_bytes(payload[4:12], "big"))
-        super().dispatch_method(method_sig, payload, content)
+        Whoever is ended meanwhile has got none: it goes back into its queue.
+        """
+        epoch: Epoch | None = None
+
+        def expect_settling(method: Method, args: list[Any]) -> None:
+            # At once: an acknowledgement of a later message may cover it before its caller goes on.
+            nonlocal epoch
+            if method == spec.Basic.GetOk and not no_ack:
+                epoch = self.epoch
+                self.connection.note_deliveries(self)
+                epoch.expect_settling(args[0])
+
+        def give_back(_: Channel, method: Method, args: list[Any]) -> None:
+            if epoch is None:
+                expect_settling(method, args)
+            if epoch and epoch.reason is None and epoch.window.forget(args[0]):
+                self.connection.outbox.post(encode_reject(self.channel_id, args[0], True))
+
+        answer = self._ask(
+            spec.Basic.Get,
+            dumps(argsig, (0, queue, no_ack)),
+            [spec.Basic.GetOk, spec.Basic.GetEmpty],
+            expect_settling,
+            give_back,
+        )
+        return self._on_get_empty(*answer) if len(answer) < _GOT else self._on_get_ok(*answer)
 
     # -- consuming
 
@@ -171,32 +296,74 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         callback: Callable[[Any], Any] | None = None,
         arguments: Any = None,
         on_cancel: Callable[[str], Any] | None = None,
-        **kwargs: Any,
+        argsig: str = "BssbbbbF",
     ) -> Any:
         """Consume from a queue; the arguments are py-amqp's."""
-        is_new = bool(consumer_tag) and consumer_tag not in self.callbacks
-        if is_new:
+        if nowait and not consumer_tag:
+            raise ValueError("Consumer tag must be specified when nowait is True")
+        args = (0, queue, consumer_tag, no_local, no_ack, exclusive, nowait, arguments)
+
+        def subscribe(_: Any, answer: list[Any]) -> None:
             # Messages may come in one read with the broker's answer.
-            self.callbacks[consumer_tag] = callback
+            [tag] = answer
+            self.callbacks[tag] = callback
+            if on_cancel:
+                self.cancel_callbacks[tag] = on_cancel
             if no_ack:
-                self.no_ack_consumers.add(consumer_tag)
-        try:
-            return super().basic_consume(
-                queue,
-                consumer_tag,
-                no_local,
-                no_ack,
-                exclusive,
-                nowait,
-                callback,
-                arguments,
-                on_cancel,
-                **kwargs,
-            )
-        except BaseException:
-            if is_new:
+                self.no_ack_consumers.add(tag)
+
+        def unsubscribe(_: Channel, __: Any, answer: list[Any]) -> None:
+            # What comes until then is given back, and is not acknowledged where that is an error.
+            [tag] = answer
+            self.callbacks.pop(tag, None)
+            self.cancel_callbacks.pop(tag, None)
+            if no_ack:
+                self.no_ack_consumers.add(tag)
+            self._post_call(spec.Basic.Cancel, dumps("sb", (tag, False)), spec.Basic.CancelOk)
+
+        if nowait:
+            subscribe(None, [consumer_tag])
+            self.send_method(spec.Basic.Consume, argsig, args)
+            return consumer_tag
+        [tag] = self._ask(
+            spec.Basic.Consume,
+            dumps(argsig, args),
+            spec.Basic.ConsumeOk,
+            subscribe,
+            unsubscribe,
+        )
+        return tag
+
+    def basic_cancel(self, consumer_tag: str, nowait: bool = False, argsig: str = "sb") -> Any:
+        """Stop consuming; the arguments are py-amqp's. What has come before is handled first."""
+        connection = self.connection
+        if connection is None:
+            return None
+        cancelled = self.send_method(
+            spec.Basic.Cancel,
+            argsig,
+            (consumer_tag, nowait),
+            wait=None if nowait else spec.Basic.CancelOk,
+        )
+        if not nowait:
+            try:
+                connection.handle_deliveries(self, consumer_tag)
+            finally:
                 self._remove_tag(consumer_tag)
-            raise
+        return cancelled
+
+    def _on_basic_cancel_ok(self, consumer_tag: str) -> None:
+        """Go on: whoever has cancelled handles what has come before."""
+
+    def _on_basic_cancel(self, consumer_tag: str) -> None:
+        epoch = self.epoch
+
+        def cancel() -> None:
+            if self.epoch is epoch:
+                pyamqp.Channel._on_basic_cancel(self, consumer_tag)
+
+        # It is for whoever handles deliveries, behind those that came before.
+        self.connection.hand_over(cancel)
 
     def deliver(self, delivery: AmqpDelivery) -> None:
         """Hand a message to its consumer.
@@ -207,7 +374,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         try:
             consumer_tag = delivery.consumer_tag
         except AmqpError as exc:
-            self._expect_settling(delivery.delivery_tag)
+            self.epoch.expect_settling(delivery.delivery_tag)
             self._refuse(delivery, exc)
             return
         if self.is_closing:
@@ -218,11 +385,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             )
             return
         if consumer_tag not in self.no_ack_consumers:
-            self._expect_settling(delivery.delivery_tag)
+            self.epoch.expect_settling(delivery.delivery_tag)
         callback = self.callbacks.get(consumer_tag)
         try:
             if getattr(callback, "__func__", None) is _RECEIVE:
-                message = Message(delivery, self, self.generation, consumer_tag)
+                message = Message(delivery, self, self.epoch, consumer_tag)
             else:
                 message = self._amqps_message(delivery)
         except AmqpError as exc:
@@ -239,10 +406,6 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
                 delivery.routing_key,
                 message,
             )
-
-    def _expect_settling(self, delivery_tag: int) -> None:
-        self.window.delivered(delivery_tag)
-        self._last_tag = delivery_tag
 
     def _amqps_message(self, delivery: AmqpDelivery) -> Any:
         properties = delivery.properties()
@@ -280,10 +443,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             amqp.RecoverableConnectionError: The channel is closed.
         """
         if multiple:
-            delivery_tag = delivery_tag or self._last_tag  # 0 stands for all
-            first, self._acknowledged_up_to = self._acknowledged_up_to + 1, delivery_tag
+            epoch = self.epoch
+            delivery_tag = delivery_tag or epoch.last_tag  # 0 stands for all
+            first, epoch.acknowledged_up_to = epoch.acknowledged_up_to + 1, delivery_tag
             for tag in range(first, delivery_tag):
-                self.window.settle(tag)
+                epoch.window.settle(tag)
         self.ack_soon(delivery_tag)
         self.connection.outbox.wait()
 
@@ -296,7 +460,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection = self.connection
         if connection is None:
             raise RecoverableConnectionError("connection already closed")
-        if self.window.settle(delivery_tag):
+        if self.epoch.window.settle(delivery_tag):
             connection.outbox.expect_acks(self)
 
     def ack_together(self, messages: list[Message]) -> list[bool]:
@@ -307,13 +471,13 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection = self.connection
         if connection is None or self.no_ack_consumers:
             return [False] * len(messages)
-        # The tags of an earlier generation are those of other messages now.
+        # The tags of an earlier epoch are those of other messages now.
+        epoch = self.epoch
         acknowledged = [
-            message._state == "RECEIVED" and message.generation == self.generation
-            for message in messages
+            message._state == "RECEIVED" and message.epoch is epoch for message in messages
         ]
         ours = [message for message, can in zip(messages, acknowledged) if can]
-        settled = [self.window.settle(message.delivery_tag) for message in ours]
+        settled = [epoch.window.settle(message.delivery_tag) for message in ours]
         if any(settled):
             try:
                 connection.outbox.expect_acks(self)
@@ -326,7 +490,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
 
     def take_acks(self) -> bytes:
         """Return the frames that acknowledge what has been settled since the last call."""
-        acks = self.window.flush()
+        acks = self.epoch.window.flush()
         return encode_acks(self.channel_id, acks) if acks and self.connection is not None else b""
 
     def basic_reject(self, delivery_tag: int, requeue: bool, **_: Any) -> None:
@@ -338,20 +502,15 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection = self.connection
         if connection is None:
             raise RecoverableConnectionError("connection already closed")
-        if self.window.forget(delivery_tag):
+        if self.epoch.window.forget(delivery_tag):
             connection.outbox.post(encode_reject(self.channel_id, delivery_tag, bool(requeue)))
             connection.outbox.wait()
 
     def basic_recover(self, requeue: bool = False) -> Any:
         """Have the broker deliver again what has not been acknowledged."""
         recovered = super().basic_recover(requeue)
-        self._forget_deliveries()
+        self.epoch.forget_deliveries()
         return recovered
-
-    def _forget_deliveries(self) -> None:
-        self.window = AckWindow()
-        self.generation += 1
-        self._acknowledged_up_to = self._last_tag = 0
 
     # -- publishing
 
@@ -367,6 +526,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         argsig: str = "Bssbb",
     ) -> None:
         """Publish a message; it is on its way to the broker when this returns."""
+        self._look()
         self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
         self._wait_until_sent(timeout)
 
@@ -393,18 +553,28 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         connection = self._connected()
         if not connection.hub.can_park():
             raise RuntimeError("nothing can wait for a confirmation in the hub itself")
-        if not self._confirm_selected:
-            self._confirm_selected = True
-            self.confirms.start()
-            try:
-                self.confirm_select()
-            except BaseException:
-                self._confirm_selected = False
-                raise
+        self._look()
+        confirms = self.epoch.confirms or self._start_confirming()
         self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
         # Only such a message may come back.
         body = msg.body if mandatory or immediate else None
-        self.confirms.wait(exchange or "", routing_key or "", body, confirm_timeout or timeout)
+        confirms.wait(exchange or "", routing_key or "", body, confirm_timeout or timeout)
+
+    def confirm_select(self, nowait: bool = False) -> None:
+        """Have the broker confirm what is published from now on; the argument is py-amqp's."""
+        if self.epoch.confirms is None:
+            self._start_confirming()
+        if not nowait:
+            super().confirm_select()
+
+    def _start_confirming(self) -> Confirms:
+        # Nobody waits for the answer: what is published next comes behind this, and who was ended
+        # while it waited would leave the others without it. A broker that cannot confirm closes
+        # the connection, and all who publish are told.
+        self._connected().outbox.post(self._frame(spec.Confirm.Select, b"\1"))
+        confirms = self.epoch.confirms = Confirms(self.connection)
+        self._confirm_selected = True
+        return confirms
 
     def _connected(self) -> Any:
         connection = self.connection
@@ -422,14 +592,24 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         argsig: str,
     ) -> None:
         connection = self._connected()
-        if connection.client_properties.get("capabilities", {}).get("connection.blocked"):
-            # As py-amqp: the broker may have closed the channel, or the connection.
-            connection.poll()
-            connection = self._connected()
         connection.outbox.post(
             self._encoded(msg, exchange, routing_key, mandatory, immediate, argsig)
         )
-        self.confirms.count()
+        confirms = self.epoch.confirms
+        if confirms is not None:
+            confirms.count()
+
+    def _look(self) -> None:
+        """Take note, as py-amqp, of what the broker may have closed before something is published.
+
+        Raises:
+            Exception: Why the connection, or the channel, has ended.
+        """
+        connection = self._connected()
+        if connection.client_properties.get("capabilities", {}).get("connection.blocked"):
+            connection.poll()
+        if self._owed is not None:
+            self._pay()
 
     def _encoded(
         self,
@@ -453,9 +633,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
                 connection.frame_max,
             )
         except (AmqpError, TypeError):
-            args = amqp.serialization.dumps(
-                argsig, (0, exchange, routing_key, mandatory, immediate)
-            )
+            args = dumps(argsig, (0, exchange, routing_key, mandatory, immediate))
             encoded: bytes = connection.encode_frame(
                 1, self.channel_id, spec.Basic.Publish, args, msg
             )
@@ -474,18 +652,37 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     # -- confirmations
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        self.confirms.settle(delivery_tag, multiple, None)
+        if self.epoch.confirms is not None:
+            self.epoch.confirms.settle(delivery_tag, multiple, None)
         super()._on_basic_ack(delivery_tag, multiple)
 
     def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
-        self.confirms.settle(delivery_tag, multiple, MessageNacked)
+        if self.epoch.confirms is not None:
+            self.epoch.confirms.settle(delivery_tag, multiple, MessageNacked)
         super()._on_basic_nack(delivery_tag, multiple)
 
     def _on_basic_return(
         self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Any
     ) -> None:
-        if not self.events.get("basic_return"):
-            error = error_for_code(reply_code, reply_text, spec.Basic.Return, ChannelError)
-            if self.confirms.come_back(exchange, routing_key, error):
-                return
-        super()._on_basic_return(reply_code, reply_text, exchange, routing_key, message)
+        error = error_for_code(reply_code, reply_text, spec.Basic.Return, ChannelError)
+        if self.events.get("basic_return"):
+            # Before its publisher is told, and not by whoever reads: these may wait.
+            self.connection.hub.spawn(
+                super()._on_basic_return, reply_code, reply_text, exchange, routing_key, message
+            )
+        elif self.epoch.confirms is None or not self.epoch.confirms.come_back(
+            exchange, routing_key, error
+        ):
+            self._owe(error)
+
+    def _x_flow_ok(self, active: bool) -> None:
+        self.connection.outbox.post(self._frame(spec.Channel.FlowOk, dumps("b", (active,))))
+
+
+#: Arguments of ``basic.get-ok``; ``basic.get-empty`` has fewer.
+_GOT = 6
+#: What to do with an answer whose caller has gone.
+_UNDO: dict[Method, Callable[..., None]] = {
+    spec.Channel.Open: Channel._undo_open,
+    spec.Basic.Cancel: Channel._undo_cancel,
+}

@@ -1,46 +1,43 @@
-"""Publishers that wait until the broker has taken charge of their messages."""
+"""Messages that the broker has not taken charge of yet, and who waits for that.
+
+Who may switch: publishers, while they wait in :meth:`Confirms.wait`. Whoever reads settles without
+switching. A publisher that is ended has abandoned its message, which is out all the same: it stays
+here until the broker has settled it, so that nobody else is told of it.
+"""
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
-from hybrid.hubs.base import Greenlet
-from hybrid.hubs.parking import copied
+from hybrid.hubs.parking import Place, copied
 
 
 class _Unconfirmed:
-    """A message that the broker has not confirmed, and who waits for it."""
+    """A message that the broker has not confirmed, and where its publisher waits."""
 
-    __slots__ = ("body", "error", "greenlet", "is_done", "route")
+    __slots__ = ("body", "place", "route")
 
-    def __init__(self, greenlet: Greenlet, route: tuple[str, str], body: Any) -> None:
-        self.greenlet: Greenlet | None = greenlet
+    def __init__(self, place: Place, route: tuple[str, str], body: Any) -> None:
+        self.place = place
         #: Exchange and routing key of a message that comes back when no queue gets it.
         self.route = route
         #: The body of a message that may come back.
         self.body = body
-        self.is_done = False
-        self.error: BaseException | None = None
 
 
 class Confirms:
-    """What is published on one channel, many messages at a time, each with its own outcome.
+    """What is published in one epoch of a channel, many messages at a time, each with its outcome.
 
-    Belongs to the hub's thread.
+    Belongs to the hub's thread. The broker numbers messages from when it was asked to confirm them.
 
     Args:
-        connection: The channel's. It reads while anybody waits.
+        connection: The channel's. It reads while anything is unconfirmed.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._unconfirmed: dict[int, _Unconfirmed] = {}
-        #: Messages published since confirmations were asked for: the broker counts them, too.
-        self._published = 0
-
-    def start(self) -> None:
-        """Count from the next message on."""
+        #: Messages published so far: the broker counts them, too.
         self._published = 0
 
     def count(self) -> None:
@@ -60,27 +57,10 @@ class Confirms:
             amqp.AMQPError: The broker has refused it, or closed the channel or connection.
             socket.timeout: It has not said anything in time.
         """
-        connection = self._connection
-        number = self._published
-        one = _Unconfirmed(connection.hub.current(), (exchange, routing_key), body)
-        self._unconfirmed[number] = one
-        connection.unconfirmed += 1
-        connection.start_pump()
-        alarm = (
-            connection.hub.call_later(seconds, lambda: self._expire(number)) if seconds else None
-        )
-        try:
-            while not one.is_done:
-                connection.hub.park()
-        finally:
-            one.greenlet = None  # whoever was killed waits for something else now
-            if self._unconfirmed.get(number) is one:
-                del self._unconfirmed[number]
-                connection.unconfirmed -= 1
-            if alarm is not None:
-                alarm.cancel()
-        if one.error is not None:
-            raise one.error
+        place = Place(self._connection.hub)
+        self._unconfirmed[self._published] = _Unconfirmed(place, (exchange, routing_key), body)
+        self._connection.expect(self)
+        place.wait(seconds or None)
 
     def settle(self, number: int, multiple: bool, error: type[BaseException] | None) -> None:
         """Take note of what the broker says.
@@ -99,44 +79,39 @@ class Confirms:
                 if number and waiting > number:
                     break
                 numbers.append(waiting)
-        settled = [unconfirmed.pop(waiting) for waiting in numbers]
-        for one in settled:
-            if error is not None:
-                one.error = error()
-        self._end_waiting(settled)
+        for waiting in numbers:
+            place = unconfirmed.pop(waiting).place
+            if error is None:
+                place.tell()
+            else:
+                place.fail(error())
+        if not unconfirmed:
+            self._connection.expect_no_more(self)
 
     def come_back(self, exchange: str, routing_key: str, error: BaseException) -> bool:
         """Raise ``error`` in who waits for a message that no queue got; tell whether one does."""
-        for number, one in self._unconfirmed.items():
+        for one in self._unconfirmed.values():
+            # It stays here: the broker confirms it as well.
             if one.body is not None and one.route == (exchange, routing_key):
-                one.error = error
-                del self._unconfirmed[number]
-                self._end_waiting([one])
+                one.body = None
+                one.place.fail(error)
                 return True
         return False
 
     def fail(self, exc: BaseException) -> bool:
         """Let all who wait raise ``exc``; tell whether there were any."""
-        ended = list(self._unconfirmed.values())
-        self._unconfirmed.clear()
-        for one in ended:
-            one.error = copied(exc)
-        self._end_waiting(ended)
-        return bool(ended)
+        ended, self._unconfirmed = self._unconfirmed, {}
+        self._connection.expect_no_more(self)
+        is_told = False
+        for one in ended.values():
+            is_told = is_told or not (one.place.is_abandoned or one.place.is_told)
+            one.place.fail(copied(exc))
+        return is_told
 
-    def _expire(self, number: int) -> None:
-        one = self._unconfirmed.pop(number, None)
-        if one is not None:
-            one.error = socket.timeout("timed out")
-            self._end_waiting([one])
-
-    def _end_waiting(self, ended: list[_Unconfirmed]) -> None:
-        if ended:
-            self._connection.unconfirmed -= len(ended)
-            self._connection.hub.call_soon(self._resume, ended)
-
-    def _resume(self, ended: list[_Unconfirmed]) -> None:
-        for one in ended:
-            one.is_done = True
-            if one.greenlet is not None:
-                one.greenlet.switch()
+    def statistics(self) -> dict[str, int | float | str]:
+        """Return how many were published, are unconfirmed, and have lost their publisher."""
+        return {
+            "published": self._published,
+            "unconfirmed": len(self._unconfirmed),
+            "abandoned": sum(one.place.is_abandoned for one in self._unconfirmed.values()),
+        }

@@ -1,23 +1,27 @@
 """py-amqp's connection, read and written by many greenlets at a time.
 
 py-amqp reads one frame at a time, from whichever greenlet waits for something, and two that read
-at once take each other's bytes. Here whoever is first reads what the socket has and handles all of
-it, in order; others that wait park until a batch has come, and look again. Login, TLS, tuning,
-heartbeats, every method but ``basic.deliver`` and all errors are py-amqp's.
+at once take each other's bytes. Login, TLS, tuning, heartbeats, every method but ``basic.deliver``
+and all errors are py-amqp's; what the socket has is read here, many frames at once.
+
+A connection is opened once, and ends once, with a reason: kombu makes another one.
+
+Who may switch: one greenlet at a time reads. That is whoever drains events, who has come for
+deliveries and handles them; while nobody does and somebody waits for an answer or a confirmation,
+it is a greenlet of the connection's own, never the one that waits. What has been read is handled
+without switching, but for what consumers' callbacks are called for: deliveries and cancelled
+consumers wait in an inbox, in order, for whoever drains events. So at each switch all that was read
+has reached whom it concerns, and nobody who is ended leaves anything half done for others.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import logging
 import socket
 import ssl
-import weakref
 from collections import deque
 from typing import Any, Callable
 
-import amqp
 from amqp import spec
 from amqp.exceptions import (
     ConnectionError as AMQPConnectionError,
@@ -27,43 +31,24 @@ from amqp.exceptions import (
     UnexpectedFrame,
     error_for_code,
 )
+from amqp.serialization import dumps
 from kombu.transport import pyamqp
 
 from hybrid import hubs
 from hybrid._rust import AmqpDelivery, AmqpError, AmqpReader
-from hybrid.hubs.base import Greenlet
-from hybrid.hubs.parking import copied
+from hybrid.hubs.parking import ParkingLot, copied
+from hybrid.transports.amqp.call import Call, Calls, Method
 from hybrid.transports.amqp.channel import Channel
 from hybrid.transports.amqp.outbox import Collector, Outbox
-
-logger = logging.getLogger("kombu.transport.pyamqp")
 
 #: Bytes that are read at once.
 READ_SIZE = 128 * 1024
 
-_METHOD_FRAME = 1
-#: The first bytes of methods that nobody waits for by :meth:`Connection.drain_events`.
-_CONFIRMS = frozenset(
-    class_id.to_bytes(2, "big") + method_id.to_bytes(2, "big")
-    for class_id, method_id in (spec.Basic.Ack, spec.Basic.Nack)
-)
-#: What a read raises that says nothing of the connection, as in ``amqp.transport``.
-_UNAVAILABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOENT, errno.EWOULDBLOCK})
+_HEARTBEAT_FRAME = 8
+#: What a read raises when there is nothing to be read.
 _WANTS_MORE = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 Frame = tuple[int, int, bytes]
-
-
-class _Parked:
-    """A greenlet that waits for another one to read."""
-
-    __slots__ = ("error", "greenlet", "is_woken", "timed_out")
-
-    def __init__(self, greenlet: Greenlet) -> None:
-        self.greenlet: Greenlet | None = greenlet
-        self.is_woken = False
-        self.timed_out = False
-        self.error: BaseException | None = None
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc]
@@ -76,26 +61,27 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         if hub is None:
             raise RuntimeError("no pool of ours runs in this process")
         self.hub = hub
+        #: Why it has ended.
+        self.reason: BaseException | None = None
+        self.outbox = Outbox(hub, self._get_socket, self._count_sent, self.end)
+        #: What the broker is asked about the connection itself.
+        self.calls = Calls(self)
+        #: Decodes what is read, from the end of the handshake on.
+        self._reader: AmqpReader | None = None
+        #: Whether a greenlet reads, or is about to.
+        self._is_read = False
+        #: Whose answers and confirmations are still to be read.
+        self._expected: set[Any] = set()
+        #: What is for whoever drains events: deliveries, and what is to be called.
+        self._inbox: deque[AmqpDelivery | Callable[[], None]] = deque()
+        #: Those who drain events while another greenlet reads.
+        self._arrivals = ParkingLot(hub)
+        #: Counts what has been read, but for heartbeats.
+        self._events = 0
+        self._is_polled = self._is_dispatching = False
         super().__init__(*args, **kwargs)
         self._frame_writer_of_amqp: Callable[..., Any] = vars(self)["frame_writer_cls"]
         self.frame_writer_cls = self._make_frame_writer
-        self.outbox = self._new_outbox()
-        #: Decodes what is read, from the end of the handshake on.
-        self._reader: AmqpReader | None = None
-        #: What has been read and not been handled.
-        self._items: deque[AmqpDelivery | Frame] = deque()
-        #: Counts what has been handled.
-        self._handled = 0
-        self._reading: Greenlet | None = None
-        self._parked: dict[Greenlet, _Parked] = {}
-        #: What greenlets have to raise when they come to wait for an answer.
-        self._owed: weakref.WeakKeyDictionary[Any, BaseException] = weakref.WeakKeyDictionary()
-        #: Publishers that wait for a confirmation, on all channels.
-        self.unconfirmed = 0
-        self._is_pumping = False
-        self._is_polled = False
-        #: Why the broker has closed the connection.
-        self._reason: BaseException | None = None
 
     # -- life
 
@@ -108,16 +94,20 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         """
         if self.connected:
             return super().connect(callback)
-        self._reader = self._reason = None
-        self._items.clear()
-        self.outbox = self._new_outbox()
-        connected = super().connect(callback)
+        if self.reason is not None:
+            raise RecoverableConnectionError("connection already closed")
+        try:
+            connected = super().connect(callback)
+        except BaseException:
+            # py-amqp leaves the socket to the collector unless it was the socket that failed.
+            self.collect()
+            raise
         reader = AmqpReader(self.frame_max)
         # py-amqp reads no further than the frame that it waits for, unless a read was cut short.
         rest, self.transport._read_buffer = self.transport._read_buffer, b""
         self._reader = reader
         if rest:
-            self._feed(rest)
+            self._take(rest)
         return connected
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,24 +118,57 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         """
         try:
             return super().close(*args, **kwargs)
-        except amqp.AMQPError:
-            # As py-amqp does upon an error of the socket: nobody else closes that.
+        except BaseException:
+            # Nobody else closes the socket.
             self.collect()
             raise
 
     def collect(self) -> None:
         """Close the socket and forget the channels; whoever waits is told."""
-        self._break(self._reason or RecoverableConnectionError("connection already closed"))
+        self.end(RecoverableConnectionError("connection already closed"))
+        self._close_socket()
         super().collect()
+        self._inbox.clear()
+
+    def end(self, reason: BaseException) -> None:
+        """Take note that the connection has ended; whoever waits is told."""
+        if self.reason is not None:
+            return
+        self.reason = reason
+        self.outbox.fail(reason)
+        for channel in tuple((self.channels or {}).values()):
+            if isinstance(channel, Channel):
+                channel.end(reason)
+        self.calls.fail(reason)
+        self._expected.clear()
+        self._arrivals.fail(reason)
+        # Whoever reads gets out of it, and no descriptor is left if nobody collects this.
+        self._close_socket()
+
+    def _close_socket(self) -> None:
+        transport = self._transport
+        if transport is not None:
+            if transport.sock is not None:
+                # The end of TLS is said, and not waited for.
+                transport.sock.settimeout(0)
+            transport.close()
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
-        self._reason = error_for_code(
-            reply_code, reply_text, (class_id, method_id), AMQPConnectionError
-        )
-        super()._on_close(reply_code, reply_text, class_id, method_id)
+        error = error_for_code(reply_code, reply_text, (class_id, method_id), AMQPConnectionError)
+        self.outbox.post(self.encode_frame(1, 0, spec.Connection.CloseOk, b"", None))
+        self.outbox.flush()
+        self.end(error)
+        if self._reader is None:
+            raise error  # whoever connects has read it
 
-    def _new_outbox(self) -> Outbox:
-        return Outbox(self.hub, self._get_socket, self._count_sent, self._on_write_error)
+    def _on_blocked(self) -> None:
+        if self.on_blocked:
+            # Not by whoever reads: it may wait.
+            self.hub.spawn(super()._on_blocked)
+
+    def _on_unblocked(self) -> None:
+        if self.on_unblocked:
+            self.hub.spawn(super()._on_unblocked)
 
     def _get_socket(self) -> Any:
         transport = self._transport
@@ -157,24 +180,19 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
     def _count_sent(self) -> None:
         self.bytes_sent += 1
 
-    def _on_write_error(self, exc: BaseException) -> None:
-        if self._transport is not None:
-            self._transport.connected = False
-        self._tell_everybody(exc)
-
-    def _break(self, exc: BaseException) -> None:
-        self.outbox.fail(exc)
-        self._tell_everybody(exc)
-
-    def _tell_everybody(self, exc: BaseException) -> None:
-        """Let those who wait for the broker raise ``exc``."""
-        if not self.is_closing:  # else they wait for this very end
-            for parked in self._parked.values():
-                parked.error = copied(exc)
-        self._wake()
-        for channel in tuple((self.channels or {}).values()):
-            if isinstance(channel, Channel):
-                channel.confirms.fail(exc)
+    def statistics(self) -> dict[str, int | float | str]:
+        """Return how much waits to be read, handled and written, and why it has ended."""
+        told: dict[str, int | float | str] = {
+            "channels": sum(isinstance(one, Channel) for one in (self.channels or {}).values()),
+            "events": self._events,
+            "inbox": len(self._inbox),
+            "expected": len(self._expected),
+            "draining": len(self._arrivals),
+            **{f"outbox_{name}": value for name, value in self.outbox.statistics().items()},
+        }
+        if self.reason is not None:
+            told["ended"] = repr(self.reason)
+        return told
 
     # -- writing
 
@@ -182,20 +200,14 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         """Return py-amqp's writer of frames, writing through the outbox."""
         self._collector = collector = Collector()
         # It captures the method `write` of what it is given for a transport.
-        self._encode_frame = encode = self._frame_writer_of_amqp(connection, collector)
-        outbox = self.outbox
+        self._encode_frame = self._frame_writer_of_amqp(connection, collector)
 
         def write_frame(*frame: Any) -> None:
-            try:
-                encode(*frame)
-            finally:
-                data = collector.take()
-            channel = (self.channels or {}).get(frame[1])
-            if isinstance(channel, Channel) and channel.awaits_answer():
-                # It must not go on before it waits: another greenlet might read the answer first.
-                outbox.post_behind_acks(data)
+            data = self.encode_frame(*frame)
+            if self._is_dispatching:
+                self.outbox.post(data)
             else:
-                outbox.write(data)
+                self.outbox.write(data)
 
         return write_frame
 
@@ -211,6 +223,40 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             data = self._collector.take()
         return data
 
+    # -- asking
+
+    def send_method(
+        self,
+        sig: Method,
+        format: Any = None,
+        args: Any = None,
+        content: Any = None,
+        wait: Any = None,
+        callback: Any = None,
+        returns_tuple: bool = False,
+    ) -> Any:
+        """Send a method, and wait for the broker's answer if ``wait`` names one."""
+        if not wait:
+            return super().send_method(sig, format, args, content, wait, callback, returns_tuple)
+        self.outbox.check()
+        data = self.encode_frame(1, 0, sig, dumps(format, args) if format else b"", content)
+        return self.calls.ask(Call(self.hub, sig, data, [wait]))
+
+    def dispatch_method(self, method_sig: Method, payload: bytes, content: Any) -> None:
+        """Handle a method of the broker that is about the connection itself."""
+        if self.calls.awaits(method_sig):
+            self.calls.settle(method_sig, [])
+        super().dispatch_method(method_sig, payload, content)
+
+    def on_inbound_method(
+        self, channel_id: int, method_sig: Method, payload: bytes, content: Any
+    ) -> None:
+        """Pass a method of the broker on to its channel."""
+        channel = (self.channels or {}).get(channel_id)
+        if channel is None:
+            raise UnexpectedFrame(f"Received {method_sig} for channel {channel_id}: it is not open")
+        channel.dispatch_method(method_sig, payload, content)
+
     # -- reading
 
     def drain_events(self, timeout: float | None = None) -> None:
@@ -224,91 +270,170 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         if self._reader is None:
             super().drain_events(timeout)
             return
-        if self._owed:
-            error = self._owed.pop(self.hub.current(), None)
-            if error is not None:
-                raise error
-        while not self._handle():
-            if not self._read(timeout):
-                return  # another greenlet has
+        events = self._events
+        while not self._handle() and self._events == events:
+            if self.reason is not None:
+                raise copied(self.reason)
+            can_wait = timeout != 0 and self.hub.can_park()
+            if can_wait:
+                # A socket that always has something would keep the others from running. One of
+                # them may read what this greenlet waits for.
+                self.hub.sleep(0)
+                if self._inbox or self._events != events or self.reason is not None:
+                    continue
+            if not self._is_read:
+                self._read(timeout)
+            elif can_wait:
+                self._arrivals.park(timeout)
+                self._handle()
+                return
+            else:
+                raise socket.timeout("timed out")
 
     def poll(self) -> None:
-        """Handle what has come, once in a turn of the hub, if nobody reads.
+        """Read what has come, once in a turn of the hub, if nobody else reads.
+
+        Deliveries are for whoever drains events.
 
         Raises:
-            Exception: As for :meth:`drain_events`.
+            Exception: Why the connection has ended.
         """
-        if self._is_polled or self._reading is not None:
-            return
-        self._is_polled = True
-        self.hub.call_soon(self._end_poll)
-        with contextlib.suppress(socket.timeout):
-            self.drain_events(timeout=0)
+        if not (self._is_polled or self._is_read):
+            self._is_polled = True
+            self.hub.call_soon(self._end_poll)
+            with contextlib.suppress(socket.timeout):
+                self._read(0)
+        self.outbox.check()
+
+    def hand_over(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called by whoever drains events, behind the deliveries that have come."""
+        self._inbox.append(call)
+
+    def forget(self, channel: Any, number: int) -> None:
+        """Drop the deliveries of a channel that has ended: the broker makes them again."""
+        self._inbox = deque(
+            one
+            for one in self._inbox
+            if type(one) is not AmqpDelivery
+            or one.channel != number
+            or _tag(one) in channel.no_ack_consumers
+        )
+
+    def note_deliveries(self, channel: Any) -> None:
+        """Let a channel know of what has come for it, before something later is acknowledged."""
+        for one in self._inbox:
+            if (
+                type(one) is AmqpDelivery
+                and one.channel == channel.channel_id
+                and _tag(one) not in channel.no_ack_consumers
+            ):
+                channel.epoch.window.delivered(one.delivery_tag)
+
+    def handle_deliveries(self, channel: Any, consumer_tag: str) -> None:
+        """Handle what has come for one consumer.
+
+        Raises:
+            Exception: What the consumer raises.
+        """
+        self.note_deliveries(channel)
+        theirs = [
+            one
+            for one in self._inbox
+            if type(one) is AmqpDelivery
+            and one.channel == channel.channel_id
+            and _tag(one) == consumer_tag
+        ]
+        for delivery in theirs:
+            if delivery in self._inbox:
+                self._inbox.remove(delivery)
+                channel.deliver(delivery)
+
+    def expect(self, one: object) -> None:
+        """See to it that somebody reads, until :meth:`expect_no_more`."""
+        self._expected.add(one)
+        self._see_to_reading()
+
+    def expect_no_more(self, one: object) -> None:
+        """Take note that ``one`` has what it needed to be read."""
+        self._expected.discard(one)
 
     def _end_poll(self) -> None:
         self._is_polled = False
 
     def _handle(self) -> bool:
-        """Handle what has been read, in order; tell whether there was anything but heartbeats.
+        """Handle what has come for consumers, in order; tell whether there was anything."""
+        inbox = self._inbox
+        if not inbox:
+            return False
+        while inbox:
+            one = inbox.popleft()
+            if type(one) is AmqpDelivery:
+                channel = (self.channels or {}).get(one.channel)
+                if channel is not None:
+                    channel.deliver(one)
+            else:
+                one()
+            inbox = self._inbox
+        return True
 
-        Stops behind a method that somebody may wait for, so that what follows it finds whatever
-        that greenlet does upon it.
-        """
-        items = self._items
-        has_handled = False
-        while items:
-            if self.channels is None:
-                items.clear()
-                raise RecoverableConnectionError("Connection already closed")
-            item = items.popleft()
-            # Before it is handled, which may switch.
-            self._handled += 1
-            if type(item) is AmqpDelivery:
-                self.channels[item.channel].deliver(item)
-                has_handled = True
-            elif self.on_inbound_frame(item):
-                has_handled = True
-                if item[0] != _METHOD_FRAME or item[2][:4] not in _CONFIRMS:
-                    if self._parked and items:
-                        self._wake()
-                        self.hub.sleep(0)
-                    break
-        return has_handled
-
-    def _read(self, timeout: float | None) -> bool:
-        """Read what there is; return whether it was this greenlet that did.
+    def _read(self, timeout: float | None) -> None:
+        """Read what there is, and let those whom it concerns have it.
 
         Raises:
-            Exception: As for :meth:`drain_events`.
+            socket.timeout: There was nothing.
+            Exception: Why the connection has ended.
         """
-        if timeout != 0 and self.hub.can_park():
-            # A socket that always has something would keep the others from running. One of them
-            # may read what this greenlet waits for.
-            handled = self._handled
-            self.hub.sleep(0)
-            if self._handled != handled or self.hub.current() in self._owed:
-                return False
-            if self._items:
-                return True
-        if self._reading is not None:
-            self._wait_for_reader(timeout)
-            return False
-        self._reading = self.hub.current()
+        self._is_read = True
+        try:
+            self._read_now(timeout)
+        finally:
+            self._is_read = False
+            self._arrivals.unpark_all()
+            self._see_to_reading()
+
+    def _see_to_reading(self) -> None:
+        if self._expected and not self._is_read and self.reason is None:
+            self._is_read = True
+            self.hub.spawn(self._read_for_others)
+
+    def _read_for_others(self) -> None:
+        """Read while nobody drains events, and somebody expects something."""
+        try:
+            while self._expected and self.reason is None:
+                with contextlib.suppress(Exception):  # the connection ends where it has to
+                    self._read_now(None)
+                if self._inbox or self._expected:
+                    self._arrivals.unpark_all()
+                    self.hub.sleep(0)  # a socket may always have something
+        finally:
+            self._is_read = False
+            self._arrivals.unpark_all()
+            self._see_to_reading()
+
+    def _read_now(self, timeout: float | None) -> None:
         try:
             data = self._receive(timeout)
         except socket.timeout:
             raise
-        except (OSError, RecoverableConnectionError) as exc:
-            self._on_read_error(exc)
+        except BaseException as exc:
+            if self.reason is None:
+                self._look_after(exc)
+            if self.reason is not None and isinstance(exc, (OSError, ValueError)):
+                raise copied(self.reason) from None
             raise
-        finally:
-            self._reading = None
-            if self._parked:
-                # They go on while, or after, this greenlet handles what has come.
-                self._wake()
-        self.bytes_recv += 1
-        self._feed(data)
-        return True
+        self._take(data)
+
+    def _look_after(self, exc: BaseException) -> None:
+        """End the connection after what was raised while waiting, if it is broken.
+
+        That may as well have been meant for the greenlet that waited. It is the socket that tells.
+        """
+        try:
+            self._take(self._receive(0))
+        except socket.timeout:
+            pass
+        except Exception as error:
+            self.end(exc if isinstance(exc, OSError) else error)
 
     def _receive(self, timeout: float | None) -> bytes:
         sock = self._get_socket()
@@ -332,111 +457,33 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             raise OSError("Server unexpectedly closed connection")
         return data
 
-    def _on_read_error(self, exc: Exception) -> None:
-        if isinstance(exc, OSError) and exc.errno in _UNAVAILABLE:
-            return
-        if self._transport is not None:
-            self._transport.connected = False
-        self._break(exc)
-
-    def _feed(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
+        """Handle what was read, without switching."""
         assert self._reader is not None
+        self.bytes_recv += 1
+        error: BaseException | None = None
         try:
-            self._items.extend(self._reader.feed(data))
+            items = self._reader.feed(data)
         except AmqpError as exc:
-            self._items.extend(exc.items)
-            while self._handle():
-                pass
-            error = UnexpectedFrame(f"Received what is no AMQP: {exc}")
-            if self._transport is not None:
-                self._transport.connected = False
-            self._break(error)
-            raise error from exc
-
-    # -- waiting for whoever reads
-
-    def raise_in(self, greenlet: Greenlet, exc: BaseException) -> None:
-        """Let a greenlet that waits for the broker's answer raise ``exc``."""
-        error = copied(exc)
-        parked = self._parked.pop(greenlet, None)
-        if parked is not None:
-            parked.error = error
-            self.hub.call_soon(self._resume, [parked])
-        elif self._reading is greenlet:
-            self.hub.call_soon(self._interrupt, greenlet, error)
-        else:
-            # It has been woken, or is about to wait: it finds this instead of an answer.
-            self._owed[greenlet] = error
-
-    def forget_debts(self, greenlet: Greenlet) -> None:
-        """Take note that a greenlet waits for no answer any more."""
-        self._owed.pop(greenlet, None)
-
-    def _interrupt(self, greenlet: Greenlet, error: BaseException) -> None:
-        if self._reading is greenlet:
-            greenlet.throw(error)
-        else:
-            self._owed[greenlet] = error
-
-    def _wait_for_reader(self, timeout: float | None) -> None:
-        if timeout is not None and timeout <= 0:
-            raise socket.timeout("timed out")
-        if not self.hub.can_park():
-            raise socket.timeout("timed out")
-        me = self.hub.current()
-        parked = self._parked[me] = _Parked(me)
-        alarm = None
-        if timeout is not None:
-            alarm = self.hub.call_later(timeout, lambda: self._expire(parked))
+            items, error = exc.items, UnexpectedFrame(f"Received what is no AMQP: {exc}")
+        self._is_dispatching = True
         try:
-            while not parked.is_woken:
-                self.hub.park()
+            for item in items:
+                if type(item) is AmqpDelivery:
+                    self._inbox.append(item)
+                elif self.reason is None:
+                    self._events += item[0] != _HEARTBEAT_FRAME
+                    self.on_inbound_frame(item)
+        except Exception as exc:
+            self.end(exc)
         finally:
-            parked.greenlet = None  # whoever was killed waits for something else now
-            if self._parked.get(me) is parked:
-                del self._parked[me]
-            if alarm is not None:
-                alarm.cancel()
-        if parked.error is not None:
-            raise parked.error
-        if parked.timed_out:
-            raise socket.timeout("timed out")
+            self._is_dispatching = False
+        if error is not None:
+            self.end(error)
 
-    def _wake(self) -> None:
-        parked, self._parked = self._parked, {}
-        if parked:
-            self.hub.call_soon(self._resume, list(parked.values()))
 
-    def _resume(self, parked: list[_Parked]) -> None:
-        for one in parked:
-            if not one.is_woken and one.greenlet is not None:
-                one.is_woken = True
-                one.greenlet.switch()
-
-    def _expire(self, parked: _Parked) -> None:
-        if not parked.is_woken and parked.greenlet is not None:
-            parked.timed_out = parked.is_woken = True
-            parked.greenlet.switch()
-
-    # -- confirmations
-
-    def start_pump(self) -> None:
-        """See to it that somebody reads while publishers wait for confirmations."""
-        if not self._is_pumping:
-            self._is_pumping = True
-            self.hub.spawn(self._pump)
-
-    def _pump(self) -> None:
-        try:
-            while self.unconfirmed:
-                try:
-                    self.drain_events()
-                except socket.timeout:
-                    pass
-                except self.channel_errors as exc:
-                    # Those who wait on that channel have been told.
-                    logger.warning("The broker refuses what was published: %r", exc)
-        except (OSError, amqp.AMQPError, AttributeError) as exc:
-            self._tell_everybody(exc)
-        finally:
-            self._is_pumping = False
+def _tag(delivery: AmqpDelivery) -> str | None:
+    try:
+        return delivery.consumer_tag
+    except AmqpError:
+        return None  # whoever handles it will see

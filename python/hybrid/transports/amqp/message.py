@@ -9,6 +9,7 @@ from kombu.message import ACK_STATES
 from kombu.transport import base, pyamqp
 
 from hybrid._rust import AmqpDelivery, decode_properties
+from hybrid.transports.amqp.epoch import Epoch
 from hybrid.transports.message import OurMessage
 
 #: Content encodings with which JSON reads the same from bytes and from text.
@@ -51,7 +52,7 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
     Args:
         delivery: The delivery.
         channel: The channel that it came on.
-        generation: How often that channel had been opened by then.
+        epoch: The opening of that channel that it came in.
         consumer_tag: The consumer that it is for.
 
     Raises:
@@ -62,13 +63,13 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
         self,
         delivery: AmqpDelivery | StoredDelivery,
         channel: Any,
-        generation: int,
+        epoch: Epoch,
         consumer_tag: str,
     ) -> None:
         properties = delivery.properties()
         headers = properties.get("application_headers") or {}
         self._delivery = delivery
-        self.generation = generation
+        self.epoch = epoch
         info = {
             "consumer_tag": consumer_tag,
             "delivery_tag": delivery.delivery_tag,
@@ -181,7 +182,7 @@ class Message(OurMessage, pyamqp.Message):  # type: ignore[misc]
         channel = self.channel
         if channel is None:
             raise self.MessageStateError("This message does not have a receiving channel")
-        if channel.generation != self.generation:
+        if self.epoch.reason is not None:
             # A channel that is opened anew counts from one: the tag is another message's now.
             raise RecoverableConnectionError(
                 f"the channel that delivered message {self.delivery_tag} was closed, "

@@ -3,6 +3,10 @@
 Frames of one method and its content follow each other in the stream (AMQP 0-9-1 section 2.3.5.2).
 Every write therefore goes through one queue. At the end of the hub's turn everything in it is sent
 at once, with the acknowledgements of that turn behind it.
+
+Who may switch: whoever waits until its frames have been sent, in :meth:`Outbox.wait`; and the
+outbox's own greenlet, while the socket is full. Sending in the hub does not switch. Whoever is
+ended while it waits has abandoned the wait alone: its frames are sent whole, in their order.
 """
 
 from __future__ import annotations
@@ -13,8 +17,8 @@ from collections import deque
 from contextlib import suppress
 from typing import Any, Callable, Protocol
 
-from hybrid.hubs.base import Greenlet, Hub
-from hybrid.hubs.parking import copied
+from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import Place, copied
 
 #: What says that a socket takes no more for now.
 _FULL = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
@@ -25,17 +29,6 @@ class Acker(Protocol):
 
     def take_acks(self) -> bytes:
         """Return the frames that acknowledge what has been settled since the last call."""
-
-
-class _Waiter:
-    """A greenlet that goes on when the broker's end of the socket has what it wrote."""
-
-    __slots__ = ("error", "greenlet", "is_done")
-
-    def __init__(self, greenlet: Greenlet) -> None:
-        self.greenlet: Greenlet | None = greenlet
-        self.is_done = False
-        self.error: BaseException | None = None
 
 
 class Outbox:
@@ -61,10 +54,10 @@ class Outbox:
         self._on_broken = on_broken
         self._queue: list[bytes] = []
         self._ackers: list[Acker] = []
-        self._waiting: list[_Waiter] = []
+        self._waiting: list[Place] = []
         #: What is being sent, and who waits for all of it.
         self._sending = memoryview(b"")
-        self._sending_for: list[_Waiter] = []
+        self._sending_for: list[Place] = []
         self._is_scheduled = False
         self._is_blocked = False
         self._error: BaseException | None = None
@@ -104,24 +97,21 @@ class Outbox:
             Exception: What broke the connection; :exc:`socket.timeout` after the timeout.
         """
         if not self._hub.can_park():
-            self._flush()
+            self.flush()
             self.check()
             return
-        waiter = _Waiter(self._hub.current())
-        self._waiting.append(waiter)
+        self.check()
+        place = Place(self._hub)
+        self._waiting.append(place)
         self._schedule()
         alarm = None
         if timeout is not None:
-            alarm = self._hub.call_later(timeout, lambda: self._expire(waiter))
+            alarm = self._hub.call_later(timeout, lambda: self._expire(place))
         try:
-            while not waiter.is_done:
-                self._hub.park()
+            place.wait()
         finally:
-            waiter.greenlet = None  # whoever was killed waits for something else now
             if alarm is not None:
                 alarm.cancel()
-        if waiter.error is not None:
-            raise waiter.error
 
     def write(self, data: bytes, timeout: float | None = None) -> None:
         """Send ``data``, which is whole frames, and return when it has been sent.
@@ -156,34 +146,42 @@ class Outbox:
         self._error = exc
         self._queue.clear()
         self._ackers.clear()
-        waiters = [*self._sending_for, *self._waiting]
+        places = [*self._sending_for, *self._waiting]
         self._sending, self._sending_for, self._waiting = memoryview(b""), [], []
-        for waiter in waiters:
-            # One instance raised in many greenlets would collect all their tracebacks.
-            waiter.error = copied(exc)
-        if waiters:
-            self._hub.call_soon(self._resume, waiters)
+        for place in places:
+            place.fail(copied(exc))
         self._on_broken(exc)
+
+    def statistics(self) -> dict[str, int | float | str]:
+        """Return how much waits to be sent, and how many wait for that."""
+        return {
+            "frames": len(self._queue),
+            "bytes": sum(map(len, self._queue)) + len(self._sending),
+            "waiting": len(self._sending_for) + len(self._waiting),
+            "is_blocked": int(self._is_blocked),
+        }
 
     # -- in the hub
 
     def _schedule(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._hub.call_soon(self._flush)
+            self._hub.call_soon(self.flush)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Send what the socket takes now, without switching."""
         self._is_scheduled = False
         if self._is_blocked or self._error is not None:
             return  # the greenlet that writes goes on with it
-        self._take_turn()
+        if not self._sending:
+            self._take_turn()
         try:
             is_sent = self._send_now()
         except Exception as exc:
             self.fail(exc)
             return
         if is_sent:
-            self._resume_senders()
+            self._tell_senders()
         else:
             self._is_blocked = True
             self._hub.spawn(self._send_blocked)
@@ -221,18 +219,15 @@ class Outbox:
         self._on_sent()
         return True
 
-    def _resume_senders(self) -> None:
-        waiters, self._sending_for = self._sending_for, []
-        self._resume(waiters)
+    def _tell_senders(self) -> None:
+        places, self._sending_for = self._sending_for, []
+        for place in places:
+            place.tell()
+        if self._queue or self._ackers or self._waiting:
+            self._schedule()
 
-    def _resume(self, waiters: list[_Waiter]) -> None:
-        for waiter in waiters:
-            waiter.is_done = True
-            if waiter.greenlet is not None:
-                waiter.greenlet.switch()
-
-    def _expire(self, waiter: _Waiter) -> None:
-        if not waiter.is_done:
+    def _expire(self, place: Place) -> None:
+        if not place.is_told:
             self.fail(socket.timeout("timed out"))
 
     # -- in a greenlet of its own
@@ -247,9 +242,7 @@ class Outbox:
                         sent = self._get_socket().send(self._sending)
                         self._sending = self._sending[sent:]
                         self._on_sent()
-                waiters, self._sending_for = self._sending_for, []
-                if waiters:
-                    self._hub.call_soon(self._resume, waiters)
+                self._tell_senders()
                 self._take_turn()
                 if not self._sending and not self._sending_for:
                     return
@@ -257,7 +250,8 @@ class Outbox:
             self.fail(exc)
         finally:
             self._is_blocked = False
-            if self._queue or self._ackers or self._waiting:
+            # Also what this greenlet was ended with: half a frame may be out.
+            if self._sending or self._queue or self._ackers or self._waiting:
                 self._schedule()
 
 

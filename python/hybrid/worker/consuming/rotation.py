@@ -56,7 +56,7 @@ class Rotation:
             # kombu would connect again by itself, and nobody would consume there.
             raise RecoverableConnectionError("connection already closed")
         # Those that run, or are about to, will be settled by themselves.
-        waiting = len(channel.window) - len(worker_state.reserved_requests)
+        waiting = len(channel.epoch.window) - len(worker_state.reserved_requests)
         if waiting >= CHANNEL_LIMIT and self._can_leave(channel):
             self._go_over(channel)
         elif self._earlier and monotonic() - self._counted >= COUNT_INTERVAL:
@@ -91,8 +91,10 @@ class Rotation:
 
     def _count(self) -> None:
         self._counted = monotonic()
-        done = [one for one in self._earlier if not len(one.window) and one is not self._first]
+        done = [
+            one for one in self._earlier if not len(one.epoch.window) and one is not self._first
+        ]
         self._earlier = [one for one in self._earlier if one not in done]
-        self._prefetch.elsewhere = sum(len(one.window) for one in self._earlier)
+        self._prefetch.elsewhere = sum(len(one.epoch.window) for one in self._earlier)
         for one in done:
             one.close()
