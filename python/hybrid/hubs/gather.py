@@ -64,6 +64,11 @@ class Gather(Generic[Item]):
         """Have ``item`` done without waiting for it. Nobody gets the outcome."""
         self._add(item, None)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether a group is being performed, or about to be."""
+        return self._is_serving
+
     def statistics(self) -> dict[str, int]:
         """Return how much waits and was done so far: groups, their items, the largest of them."""
         return {

@@ -202,7 +202,9 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     def dispatch_method(self, method_sig: Method, payload: bytes, content: Any) -> None:
         """Handle a method of the broker, without waiting for anything."""
         if not self.calls.awaits(method_sig):
-            super().dispatch_method(method_sig, payload, content)
+            # py-amqp waits for a channel that is opened again, and warns of what it does not await.
+            if not (self.is_closing and method_sig == spec.Channel.OpenOk):
+                super().dispatch_method(method_sig, payload, content)
             return
         method = self._METHODS[method_sig]
         args = loads(method.args, payload, 4)[0] if method.args else []

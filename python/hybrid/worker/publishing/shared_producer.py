@@ -8,20 +8,25 @@ An error of one message closes its channel (AMQP 0-9-1 section 1.2.2), and with 
 on the way there. So only what a broker has no reason to refuse is shared: plain messages of
 moderate size, to the default exchange or to durable ones that this connection has declared. Any
 other, and any that is to be tried again, gets a producer of kombu's, with a connection of its own.
+
+Who may switch: those who publish or declare, while they wait for what they have asked for; and the
+greenlets of the two gatherers, which open the connection, its channels, and declare. No limit can
+end these: whoever is ended while it waits leaves behind neither a lock nor half a connection.
 """
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import kombu
+from amqp.exceptions import NotFound, RecoverableChannelError
 from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
 
 from hybrid import patching
 from hybrid.encoding import JSON
 from hybrid.hubs.base import Hub
+from hybrid.hubs.gather import Gather
 from hybrid.transports import amqp
 from hybrid.worker.publishing.producers import Producer, ProducerPool, recoverable_errors
 
@@ -33,36 +38,50 @@ SHARED_BODY = 256 * 1024
 class _Connection(kombu.Connection):  # type: ignore[misc]
     """kombu's connection, which many greenlets may find broken at the same time.
 
-    kombu tries again by closing the connection and making another one, in each of them.
+    kombu tries again by closing the connection and making another one, in each of them. Here they
+    wait for the same attempt.
     """
 
-    _changing: Any
+    _attempts: Gather[None]
 
-    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
-        with self._changing:
-            return super()._ensure_connection(*args, **kwargs)
+    def _connection_factory(self) -> Any:
+        return self._attempts.submit(None)
+
+    def attempt(self, group: list[None]) -> list[Any]:
+        """Connect, for all who want to."""
+        if self.connected:
+            connection = self._connection
+        else:
+            super().collect()
+            try:
+                connection = super()._connection_factory()
+            except self.recoverable_connection_errors:
+                super().maybe_switch_next()
+                raise
+        return [connection] * len(group)
+
+    def maybe_switch_next(self) -> None:
+        """Go on: whoever has made the attempt has chosen the next broker, once for all."""
 
     def collect(self, socket_timeout: float | None = None) -> None:
-        """Close the connection, unless somebody else has made another one meanwhile."""
-        with self._changing:
-            if not self.connected:
-                super().collect(socket_timeout)
+        """Close the connection, unless somebody makes another one, or has made it."""
+        if not (self.connected or self._attempts.is_serving):
+            super().collect(socket_timeout)
 
 
 class _Line:
     """A connection with a channel to publish on, and another one for whatever may fail."""
 
-    def __init__(self, connection: Any) -> None:
-        connection._changing = threading.RLock()
+    def __init__(self, hub: Hub, connection: Any) -> None:
         patching.specialise(connection, _Connection)
+        connection._attempts = Gather(hub, connection.attempt)
         #: kombu's connection.
         self.connection = connection
         #: The names of exchanges that will be there.
         self.exchanges = {""}
-        self._lock = threading.RLock()
-        self._declaring = threading.RLock()
-        self._publishing: Any = None
-        self._asking: Any = None
+        self._opening: Gather[str] = Gather(hub, self._open_all)
+        self._declaring: Gather[Any] = Gather(hub, self._declare_all)
+        self._channels: dict[str, Any] = {}
 
     def publishing(self) -> Any:
         """Return the channel to publish on.
@@ -70,11 +89,8 @@ class _Line:
         Raises:
             Exception: The broker cannot be reached.
         """
-        if not _is_alive(self._publishing):
-            with self._lock:
-                if not _is_alive(self._publishing):
-                    self._publishing = self._open()
-        return self._publishing
+        channel = self._channels.get("publishing")
+        return channel if _is_alive(channel) else self._opening.submit("publishing")
 
     def asking(self) -> Any:
         """Return the channel for methods that the broker answers.
@@ -82,18 +98,8 @@ class _Line:
         Raises:
             Exception: The broker cannot be reached.
         """
-        if not _is_alive(self._asking):
-            with self._lock:
-                if not _is_alive(self._asking):
-                    self._asking = self._open()
-        return self._asking
-
-    def _open(self) -> Any:
-        connection = self.connection
-        if not connection.connected:
-            connection.collect()
-            self.exchanges = {""}
-        return connection.channel()
+        channel = self._channels.get("asking")
+        return channel if _is_alive(channel) else self._opening.submit("asking")
 
     def declare(self, entity: Any) -> None:
         """Declare ``entity``, unless this connection has done so.
@@ -101,15 +107,42 @@ class _Line:
         Raises:
             Exception: The broker refuses, or cannot be reached.
         """
-        with self._declaring:  # a thousand greenlets may want the same at once
-            maybe_declare(entity, self.asking())
+        self._declaring.submit(entity)
+
+    def forget_declared(self) -> None:
+        """Take note that something that was declared is not there any more."""
+        self.exchanges = {""}
+        self.connection.declared_entities.clear()
+
+    def _open_all(self, uses: list[str]) -> list[Any]:
+        for use in dict.fromkeys(uses):
+            if not _is_alive(self._channels.get(use)):
+                if not any(map(_is_alive, self._channels.values())):
+                    self.exchanges = {""}  # it is another connection
+                self._channels[use] = self.connection.channel()
+        return [self._channels[use] for use in uses]
+
+    def _declare_all(self, entities: list[Any]) -> list[Any]:
+        # A thousand greenlets may want the same at once; kombu knows what it has declared.
+        outcomes: list[Any] = []
+        for entity in entities:
+            try:
+                self._declare(entity)
+            except Exception as exc:
+                outcomes.append(exc)
+            else:
+                outcomes.append(None)
+        return outcomes
+
+    def _declare(self, entity: Any) -> None:
+        maybe_declare(entity, self.asking())
         exchange = entity.exchange if isinstance(entity, kombu.Queue) else entity
         if exchange is not None and exchange.durable and not exchange.auto_delete:
             self.exchanges.add(exchange.name)
 
     def close(self) -> None:
         """Close the connection."""
-        self._publishing = self._asking = None
+        self._channels.clear()
         self.connection.release()
 
 
@@ -130,7 +163,7 @@ class SharedProducer(Producer):
         super().__init__(None)
         self._hub = hub
         self._pool = pool
-        self._line = _Line(connection)
+        self._line = _Line(hub, connection)
 
     @property
     def connection(self) -> Any:
@@ -285,7 +318,14 @@ class SharedProducer(Producer):
         message = channel.prepare_message(
             body, priority, content_type, content_encoding, headers, properties
         )
-        channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
+        try:
+            channel.basic_publish(message, exchange=exchange, routing_key=routing_key)
+        except NotFound as exc:
+            self._line.forget_declared()
+            if f"'{exchange}'" in str(exc):
+                raise
+            # The channel is shared: it was closed for a message to another exchange.
+            raise RecoverableChannelError(f"the channel was closed: {exc}") from exc
         return True
 
     def send_json(
