@@ -6,6 +6,7 @@ Its settings come from the test.
 from __future__ import annotations
 
 import contextvars
+import gc
 import json
 import os
 import threading
@@ -302,3 +303,87 @@ def start(number: int) -> None:
 @app.task(name="read_starts")
 def read_starts() -> dict[str, Any]:
     return {"starts": _starts, "most": _running["most"]}
+
+
+def _ask(kind: str, number: int, producer: Any) -> Any:
+    """Do one thing that the broker answers, and return what it has to be."""
+    channel = producer.channel
+    name = f"{app.conf.task_default_queue}.own{number}"
+    if kind == "look":
+        return channel.queue_declare(name, passive=True).message_count
+    if kind == "declare":
+        return channel.queue_declare(name, durable=True, auto_delete=False).queue
+    if kind == "purge":
+        return channel.queue_purge(f"{app.conf.task_default_queue}.empty")
+    raise ValueError(kind)
+
+
+#: What tasks that may be ended at any moment have been told wrongly.
+_wrong: list[Any] = []
+#: The errors that they got instead of an answer.
+_refused: list[str] = []
+
+
+@app.task(name="ask")
+def ask(number: int) -> str:
+    """Ask the broker for queues of one's own until one is ended; note what is another one's."""
+    wanted = {"look": number, "declare": f"{app.conf.task_default_queue}.own{number}", "purge": 0}
+    try:
+        while True:
+            try:
+                with app.amqp.producer_pool.acquire(block=True) as producer:
+                    for kind, want in wanted.items():
+                        got = _ask(kind, number, producer)
+                        if got != want:
+                            _wrong.append([kind, number, got])
+            except SoftTimeLimitExceeded:
+                raise
+            except Exception as exc:
+                _refused.append(repr(exc))
+                time.sleep(0.01)
+    except SoftTimeLimitExceeded:
+        return "ended"
+
+
+#: Numbers that the broker has confirmed, and the errors of others.
+_published: dict[str, list[Any]] = {"confirmed": [], "errors": []}
+
+
+@app.task(name="publish_confirmed", bind=True)
+def publish_confirmed(self: Task, number: int, times: int, exchange: str = "") -> str:
+    """Publish ``times`` numbers; note which of them were confirmed, and what came of the others."""
+    if exchange:
+        target: dict[str, Any] = {
+            "exchange": exchange,
+            "routing_key": "key",
+            "declare": [kombu.Exchange(exchange, "fanout", durable=True)],
+        }
+    else:
+        target = {"routing_key": f"{app.conf.task_default_queue}.published"}
+    try:
+        for message in range(number * times, (number + 1) * times):
+            try:
+                with app.amqp.producer_pool.acquire(block=True) as producer:
+                    producer.publish(message, **target)
+                _published["confirmed"].append(message)
+            except SoftTimeLimitExceeded:
+                raise
+            except Exception as exc:
+                _published["errors"].append(repr(exc))
+    except SoftTimeLimitExceeded:
+        return "ended"
+    return "done"
+
+
+@app.task(name="read_interrupted")
+def read_interrupted() -> dict[str, Any]:
+    return {"wrong": _wrong, "refused": _refused, **_published}
+
+
+@app.task(name="count_greenlets")
+def count_greenlets() -> int:
+    """Count the greenlets that have started and not ended."""
+    from greenlet import greenlet
+
+    gc.collect()
+    return sum(isinstance(one, greenlet) and bool(one) and not one.dead for one in gc.get_objects())

@@ -63,6 +63,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self.hub = hub
         #: Why it has ended.
         self.reason: BaseException | None = None
+        #: Whether those who consume are still to be told.
+        self._is_untold = False
         self.outbox = Outbox(hub, self._get_socket, self._count_sent, self.end)
         #: What the broker is asked about the connection itself.
         self.calls = Calls(self)
@@ -84,6 +86,15 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self.frame_writer_cls = self._make_frame_writer
 
     # -- life
+
+    @property
+    def connected(self) -> bool:
+        """Whether it is open, as far as its consumers know.
+
+        Where it is not, kombu connects again by itself before it drains events, and nobody would
+        consume there: whoever drains events has to be told first.
+        """
+        return bool(super().connected or self._is_untold)
 
     def connect(self, callback: Callable[[], Any] | None = None) -> Any:
         """Connect and log in.
@@ -128,6 +139,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self.end(RecoverableConnectionError("connection already closed"))
         self._close_socket()
         super().collect()
+        self._is_untold = False
         self._inbox.clear()
 
     def end(self, reason: BaseException) -> None:
@@ -138,6 +150,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self.outbox.fail(reason)
         for channel in tuple((self.channels or {}).values()):
             if isinstance(channel, Channel):
+                self._is_untold = self._is_untold or bool(channel.callbacks)
                 channel.end(reason)
         self.calls.fail(reason)
         self._expected.clear()
@@ -272,8 +285,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             return
         events = self._events
         while not self._handle() and self._events == events:
-            if self.reason is not None:
-                raise copied(self.reason)
+            self._check()
             can_wait = timeout != 0 and self.hub.can_park()
             if can_wait:
                 # A socket that always has something would keep the others from running. One of
@@ -286,9 +298,16 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             elif can_wait:
                 self._arrivals.park(timeout)
                 self._handle()
-                return
+                break
             else:
                 raise socket.timeout("timed out")
+        self._check()
+
+    def _check(self) -> None:
+        """Raise why the connection has ended, if it has."""
+        if self.reason is not None:
+            self._is_untold = False
+            raise copied(self.reason)
 
     def poll(self) -> None:
         """Read what has come, once in a turn of the hub, if nobody else reads.

@@ -52,7 +52,7 @@ class Rotation:
             Exception: What breaks the connection or the channel.
         """
         channel = self._consumer.task_consumer.channel
-        if channel.connection is None:
+        if channel.epoch.reason is not None:
             # kombu would connect again by itself, and nobody would consume there.
             raise RecoverableConnectionError("connection already closed")
         # Those that run, or are about to, will be settled by themselves.
