@@ -15,7 +15,7 @@ from typing import Any, Callable
 import amqp
 import kombu
 import pytest
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import MessageNacked, RecoverableChannelError
 from harness.brokers import run_rabbitmqctl
 from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
@@ -473,3 +473,122 @@ def test_a_publisher_that_is_killed_costs_nobody_else_anything(
     assert max(found.values()) == 1
     confirmed.publish(3000, routing_key=queue)
     assert set(take_all(channel, queue)) == {3000}
+
+
+# -- channels that the broker closes, publishers that are ended
+
+
+def test_publishers_are_told_when_the_broker_closes_their_channel(
+    confirmed: SharedProducer, channel: Any, queue: str, hub: Hub, in_greenlets: InGreenlets
+) -> None:
+    exchange = f"{queue}.vanishing"
+    target = kombu.Exchange(exchange, durable=True)
+    confirmed_numbers: set[int] = set()
+    errors: list[BaseException] = []
+    numbers = itertools.count()
+    for _ in range(4):
+        confirmed.maybe_declare(target)
+        stop: list[bool] = []
+
+        def publish(number: int, stop: list[bool] = stop) -> None:
+            if number == 100:
+                hub.sleep(0.05)
+                channel.exchange_delete(exchange)
+                hub.sleep(0.1)
+                stop.append(True)
+                return
+            where = {"exchange": exchange} if number % 10 == 0 else {}
+            while not stop:
+                mine = next(numbers)
+                try:
+                    confirmed.publish(mine, routing_key=queue, **where)
+                    if not where:
+                        confirmed_numbers.add(mine)
+                except Exception as exc:
+                    errors.append(exc)
+                    if where:
+                        return
+                hub.sleep(0)
+
+        assert in_greenlets(publish, 101) == [None] * 101
+    found = take_all(channel, queue)
+    assert confirmed_numbers <= set(found)
+    assert max(found.values()) == 1
+    # It is named, also to those who can try again.
+    assert errors
+    assert all(exchange in str(error) for error in errors)
+    assert {type(error) for error in errors} <= {amqp.NotFound, RecoverableChannelError}
+    assert len({id(error) for error in errors}) == len(errors)
+
+
+def test_with_retry_only_who_published_there_is_told_that_an_exchange_is_gone(
+    confirmed: SharedProducer, channel: Any, queue: str, hub: Hub, in_greenlets: InGreenlets
+) -> None:
+    exchange = f"{queue}.vanishing"
+    confirmed.maybe_declare(kombu.Exchange(exchange, durable=True))
+    channel.exchange_delete(exchange)
+    policy = {"retry": True, "retry_policy": POLICY}
+
+    def publish(number: int) -> None:
+        where = {"exchange": exchange} if number % 10 == 0 else {}
+        confirmed.publish(number, routing_key=queue, **where, **policy)
+
+    outcomes = in_greenlets(publish, 50)
+    assert {type(outcome) for outcome in outcomes[::10]} == {amqp.NotFound}
+    assert {outcome for number, outcome in enumerate(outcomes) if number % 10} == {None}
+    assert set(take_all(channel, queue)) == {number for number in range(50) if number % 10}
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_the_first_publisher_may_be_ended_at_any_moment(
+    confirmed: SharedProducer,
+    channel: Any,
+    queue: str,
+    hub: Hub,
+    in_greenlets: InGreenlets,
+    turns: int,
+) -> None:
+    """The one that makes the others' connection, channel, and asks for confirmations."""
+    first = hub.spawn(confirmed.publish, 1000, queue)
+
+    def publish(number: int) -> None:
+        if number == 0:
+            for _ in range(turns):
+                hub.sleep(0)
+            if not first.dead:
+                hub.call_soon(first.throw)
+            return
+        confirmed.publish(number, routing_key=queue)
+
+    assert in_greenlets(publish, 6) == [None] * 6
+    assert in_greenlets(lambda number: confirmed.publish(number + 10, routing_key=queue), 5) == (
+        [None] * 5
+    )
+    assert set(take_all(channel, queue)) >= {*range(1, 6), *range(10, 15)}
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_who_is_ended_while_it_declares_keeps_nobody_waiting(
+    producer: SharedProducer, channel: Any, hub: Hub, in_greenlets: InGreenlets, turns: int
+) -> None:
+    name = f"green{uuid.uuid4().hex}"
+    target = kombu.Queue(name, durable=True)
+
+    def declare(number: int) -> None:
+        producer.publish(number, routing_key=name, declare=[target])
+
+    victims = [hub.spawn(declare, 1000 + number) for number in range(3)]
+
+    def run(number: int) -> None:
+        if number == 0:
+            for _ in range(turns):
+                hub.sleep(0)
+            for victim in victims:
+                if not victim.dead:
+                    hub.call_soon(victim.throw)
+            return
+        declare(number)
+
+    assert in_greenlets(run, 10) == [None] * 10
+    wait_for(hub, lambda: ready(channel, name) >= 9, "nine messages")
+    channel.queue_delete(name)

@@ -87,13 +87,13 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
                 (reply_code, reply_text, method_sig[0], method_sig[1]),
                 wait=spec.Channel.CloseOk,
             )
-        except socket.timeout:
-            raise  # in the hub: the broker's answer collects it
-        except Exception:
-            # Where the broker was first, there is nothing left to close.
-            if self.connection is not None or connection.reason is not None:
+        except Exception as exc:
+            if connection.reason is not None:
                 self.collect()
-                raise
+            elif self.connection is None and isinstance(exc, RecoverableConnectionError):
+                return  # the broker was first
+            # Otherwise the caller was ended: the answer, which still comes, collects the channel.
+            raise
 
     def collect(self) -> None:
         """Forget everything; whoever waits is told."""
@@ -648,6 +648,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         try:
             connection.outbox.wait(timeout)
         except socket.timeout:
+            if connection.reason is None:
+                raise  # it was the publisher that was ended
             # As py-amqp: the socket is dead, and a channel error would not make kombu reconnect.
             raise RecoverableConnectionError("basic_publish: timed out") from None
 
