@@ -475,6 +475,30 @@ def test_a_publisher_that_is_killed_costs_nobody_else_anything(
     assert set(take_all(channel, queue)) == {3000}
 
 
+@pytest.mark.usefixtures("blocked")
+def test_a_confirmation_that_comes_too_late_is_nobody_elses(
+    confirmed: SharedProducer, channel: Any, queue: str, hub: Hub, in_greenlets: InGreenlets
+) -> None:
+    shared = confirmed._line.publishing()
+
+    def publish(number: int) -> None:
+        if number == 20:
+            hub.sleep(0.5)
+            control("set_vm_memory_high_watermark", "0.6")
+            return
+        timeout = 0.05 if number % 2 else None
+        message = amqp.Message(str(number))
+        shared.basic_publish(message, routing_key=queue, confirm_timeout=timeout)
+
+    outcomes = in_greenlets(publish, 21)
+    assert [type(outcome) for outcome in outcomes] == [type(None), socket.timeout] * 10 + [
+        type(None)
+    ]
+    assert in_greenlets(lambda n: confirmed.publish(n + 20, routing_key=queue), 20) == [None] * 20
+    assert set(take_all(channel, queue)) == set(range(40))
+    wait_for(hub, lambda: shared.statistics()["unconfirmed"] == 0, "the last confirmation")
+
+
 # -- channels that the broker closes, publishers that are ended
 
 

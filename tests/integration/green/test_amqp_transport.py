@@ -676,3 +676,72 @@ def test_what_is_read_of_kombu_and_py_amqp_is_there(connection: kombu.Connection
         assert hasattr(opened, name), name
     for name in ("_on_close", "_on_open_ok", "_on_basic_ack", "_on_basic_return", "_remove_tag"):
         assert callable(getattr(amqp.Channel, name)), name
+
+
+def test_who_handles_what_comes_back_may_wait_and_begins_before_its_publisher_goes_on(
+    confirming: kombu.Connection, queue: str, hub: Hub, in_greenlets: InGreenlets
+) -> None:
+    channel = confirming.channel()
+    events: list[Any] = []
+
+    def on_return(exc: BaseException, exchange: str, routing_key: str, message: Any) -> None:
+        events.append(("returned", routing_key))
+        # It may ask, on the channel that it came on.
+        events.append(("asked", channel.queue_declare(queue, passive=True).queue))
+
+    channel.events["basic_return"].add(on_return)
+
+    def send(number: int) -> None:
+        channel.basic_publish(text("x"), routing_key=f"nobody{number}", mandatory=True)
+        assert ("returned", f"nobody{number}") in events
+
+    assert in_greenlets(send, 5) == [None] * 5
+    for _ in range(1000):
+        if len(events) == 10:
+            break
+        hub.sleep(0.005)
+    assert events.count(("asked", queue)) == 5
+
+
+def test_a_cancelled_consumer_has_handled_all_that_came_before(
+    connection: kombu.Connection, plain: kombu.Connection, queue: str, hub: Hub
+) -> None:
+    publish(plain, queue, *range(100))
+    consumer, messages = consume(connection, queue, no_ack=True)
+    other = connection.channel()
+    for _ in range(1000):
+        if ready(plain, queue) == 0:
+            break
+        hub.sleep(0.005)
+    # Read with the answer to another call, by nobody who drains events.
+    other.queue_declare(queue, passive=True)
+    consumer.cancel()
+    assert [message.payload for message in messages] == list(range(100))
+
+
+def test_a_message_that_was_got_does_not_settle_those_that_are_to_be_handled(
+    connection: kombu.Connection, plain: kombu.Connection, queue: str
+) -> None:
+    publish(plain, queue, *range(20))
+    channel = connection.channel()
+    messages: list[Any] = []
+    channel.basic_qos(0, 10, False)
+    channel.basic_consume(queue, callback=messages.append)
+    got = channel.basic_get(queue)
+    while got is None:  # the broker has its own order of those two
+        got = channel.basic_get(queue)
+    channel.basic_ack(got.delivery_tag)
+    channel.close()
+    assert ready(plain, queue) == 19
+
+
+def test_consumers_are_told_before_kombu_connects_again(
+    connection: kombu.Connection, queue: str, hub: Hub
+) -> None:
+    consume(connection, queue)
+    opened = connection.connection
+    # Somebody else finds out, while nobody drains events.
+    opened.end(RecoverableConnectionError("lost"))
+    with pytest.raises(RecoverableConnectionError):
+        connection.drain_events(timeout=1)
+    assert not connection.connected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
@@ -61,3 +61,78 @@ def test_what_is_written_meanwhile_is_sent_when_the_socket_has_room(
     assert sent == [b"a", b"b", b"c"]
     outbox.write(b"d")
     assert read(brokers, 1) == b"d"
+
+
+class LimitError(Exception):
+    """What a limit raises in a task."""
+
+
+def test_a_writer_that_is_ended_while_the_socket_is_full_costs_nobody_a_byte(
+    hub: Hub, sockets: tuple[socket.socket, socket.socket], turns: Callable[..., None]
+) -> None:
+    ours, brokers = sockets
+    outbox = make(hub, ours)
+    came_of: dict[bytes, str] = {}
+
+    def write(data: bytes) -> None:
+        try:
+            outbox.write(data)
+            came_of[data[-1:]] = "sent"
+        except LimitError:
+            came_of[data[-1:]] = "ended"
+
+    writers = [hub.spawn(write, data) for data in (MUCH + b"a", b"b", b"c")]
+    turns()
+    for writer in writers[:2]:
+        hub.call_soon(hub.interrupt, writer, LimitError)
+    turns()
+    assert came_of == {b"a": "ended", b"b": "ended"}
+    assert read(brokers, len(MUCH) + 3) == MUCH + b"abc"
+    turns()
+    assert came_of == {b"a": "ended", b"b": "ended", b"c": "sent"}
+    assert outbox.statistics() == {"frames": 0, "bytes": 0, "waiting": 0, "is_blocked": 0}
+
+
+def test_a_frame_is_finished_though_whoever_sends_it_is_ended(
+    hub: Hub,
+    sockets: tuple[socket.socket, socket.socket],
+    turns: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, brokers = sockets
+    spawned: list[Any] = []
+    spawn = hub.spawn
+    monkeypatch.setattr(hub, "spawn", lambda *args: spawned.append(spawn(*args)) or spawned[-1])
+    outbox = make(hub, ours)
+    outbox.post(MUCH + b"a")
+    turns()
+    [sender] = spawned
+    outbox.post(b"b")
+    if hasattr(sender, "kill"):
+        sender.kill()
+    turns()
+    assert read(brokers, len(MUCH) + 2) == MUCH + b"ab"
+
+
+def test_all_who_wait_are_told_when_one_gives_the_connection_up(
+    hub: Hub, sockets: tuple[socket.socket, socket.socket], until: Callable[..., None]
+) -> None:
+    ours, _ = sockets
+    reasons: list[BaseException] = []
+    outbox = Outbox(hub, lambda: ours, lambda: None, reasons.append)
+    errors: list[BaseException] = []
+
+    def write(data: bytes, timeout: float | None) -> None:
+        try:
+            outbox.write(data, timeout)
+        except OSError as exc:
+            errors.append(exc)
+
+    for data, timeout in ((MUCH, None), (b"b", 0.01), (b"c", None)):
+        hub.spawn(write, data, timeout)
+    until(lambda: len(errors) == 3)
+    assert {type(error) for error in errors} == {socket.timeout}
+    assert len({id(error) for error in errors}) == 3
+    assert len(reasons) == 1
+    with pytest.raises(socket.timeout):
+        outbox.post(b"d")

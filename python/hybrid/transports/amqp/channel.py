@@ -63,6 +63,8 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         self.calls = Calls(connection)
         #: Why the epoch before has ended, if nobody has been told yet.
         self._owed: BaseException | None = None
+        #: Whether those who handle what comes back are about to begin.
+        self._is_returning = False
         super().__init__(connection, *args, **kwargs)
 
     # -- life
@@ -656,24 +658,38 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     # -- confirmations
 
     def _on_basic_ack(self, delivery_tag: int, multiple: bool) -> None:
-        if self.epoch.confirms is not None:
-            self.epoch.confirms.settle(delivery_tag, multiple, None)
+        self._settle(delivery_tag, multiple, None)
         super()._on_basic_ack(delivery_tag, multiple)
 
     def _on_basic_nack(self, delivery_tag: int, multiple: bool) -> None:
-        if self.epoch.confirms is not None:
-            self.epoch.confirms.settle(delivery_tag, multiple, MessageNacked)
+        self._settle(delivery_tag, multiple, MessageNacked)
         super()._on_basic_nack(delivery_tag, multiple)
+
+    def _settle(self, number: int, multiple: bool, error: type[BaseException] | None) -> None:
+        confirms = self.epoch.confirms
+        if confirms is None:
+            return
+        if self._is_returning:
+            self.connection.hub.call_soon(confirms.settle, number, multiple, error)
+        else:
+            confirms.settle(number, multiple, error)
+
+    def _end_returning(self) -> None:
+        self._is_returning = False
 
     def _on_basic_return(
         self, reply_code: int, reply_text: str, exchange: str, routing_key: str, message: Any
     ) -> None:
         error = error_for_code(reply_code, reply_text, spec.Basic.Return, ChannelError)
         if self.events.get("basic_return"):
-            # Before its publisher is told, and not by whoever reads: these may wait.
-            self.connection.hub.spawn(
+            # Not by whoever reads, for these may wait; and they begin before their publisher goes
+            # on, whose confirmation comes behind this.
+            hub = self.connection.hub
+            hub.spawn(
                 super()._on_basic_return, reply_code, reply_text, exchange, routing_key, message
             )
+            self._is_returning = True
+            hub.call_soon(self._end_returning)
         elif self.epoch.confirms is None or not self.epoch.confirms.come_back(
             exchange, routing_key, error
         ):
