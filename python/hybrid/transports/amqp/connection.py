@@ -355,17 +355,23 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             Exception: What the consumer raises.
         """
         self.note_deliveries(channel)
-        theirs = [
-            one
-            for one in self._inbox
-            if type(one) is AmqpDelivery
-            and one.channel == channel.channel_id
-            and _tag(one) == consumer_tag
-        ]
-        for delivery in theirs:
-            if delivery in self._inbox:
-                self._inbox.remove(delivery)
-                channel.deliver(delivery)
+        theirs: deque[AmqpDelivery] = deque()
+        others: deque[AmqpDelivery | Callable[[], None]] = deque()
+        for one in self._inbox:
+            if (
+                type(one) is AmqpDelivery
+                and one.channel == channel.channel_id
+                and _tag(one) == consumer_tag
+            ):
+                theirs.append(one)
+            else:
+                others.append(one)
+        self._inbox = others
+        try:
+            while theirs:
+                channel.deliver(theirs.popleft())
+        finally:
+            self._inbox.extendleft(reversed(theirs))
 
     def expect(self, one: object) -> None:
         """See to it that somebody reads, until :meth:`expect_no_more`."""

@@ -1,7 +1,9 @@
 """kombu's AMQP transport, handling many messages per read and per write.
 
-Connections, channels, options, TLS and errors are py-amqp's; see the modules ``amqp_connection``,
-``amqp_channel``, ``amqp_message`` and ``amqp_outbox`` for what is done otherwise.
+Options, TLS, most methods and all errors are py-amqp's. What is done otherwise: ``connection``
+reads for everybody, and ``outbox`` writes; ``channel`` settles and publishes, ``epoch`` is what
+belongs to one opening of it, ``call`` a method that the broker answers, ``confirms`` what it takes
+charge of, and ``message`` what it delivers.
 """
 
 from __future__ import annotations
