@@ -153,7 +153,7 @@ def test_publishers_are_told_the_truth_though_others_are_ended(
     queue = f"{worker.space.name}.published"
     channel.queue_declare(queue, durable=True, auto_delete=False)
     # The first publisher on the connection is among those who are ended.
-    ids = flood_with_limits(worker, "publish_confirmed", [(number, 20) for number in range(500)])
+    ids = flood_with_limits(worker, "publish_confirmed", [(number, 20) for number in range(300)])
     with terminating(worker, ids):
         worker.wait_outcomes(ids, within=60)
     told = ask_once(worker, "read_interrupted")
@@ -171,10 +171,10 @@ def test_publishers_go_on_when_an_exchange_is_deleted_under_them(
     worker = start_worker(concurrency=100, loglevel="WARNING", settings=CONFIRMS)
     queue, exchange = f"{worker.space.name}.published", f"{worker.space.name}.vanishing"
     channel.queue_declare(queue, durable=True, auto_delete=False)
-    arguments = [(number, 40, "" if number % 10 else exchange) for number in range(500)]
+    arguments = [(number, 40, "" if number % 10 else exchange) for number in range(300)]
     with deleting(rabbit, exchange):
-        unlimited = worker.flood("publish_confirmed", arguments[:250])
-        limited = flood_with_limits(worker, "publish_confirmed", arguments[250:])
+        unlimited = worker.flood("publish_confirmed", arguments[:150])
+        limited = flood_with_limits(worker, "publish_confirmed", arguments[150:])
         with terminating(worker, limited):
             outcomes = worker.wait_outcomes([*unlimited, *limited], within=90)
     assert {outcomes[task_id]["result"] for task_id in unlimited} == {"done"}
