@@ -67,7 +67,7 @@ class Gather(Generic[Item]):
     @property
     def is_serving(self) -> bool:
         """Whether a group is being performed, or about to be."""
-        return self._is_serving
+        return self._service.is_busy
 
     def statistics(self) -> dict[str, int]:
         """Return how much waits and was done so far: groups, their items, the largest of them."""
