@@ -20,3 +20,7 @@ class WorkLostError(HybridError):
 
     Whether it has had an effect is not known, as with a lost connection.
     """
+
+
+class ForkedError(HybridError):
+    """A forked child has used what only its parent, the worker, can use."""

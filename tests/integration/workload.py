@@ -5,18 +5,26 @@ Its settings come from the test.
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextvars
 import gc
 import json
+import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import Any, Callable
 
+import billiard
 import kombu
 from celery import Celery, Task, current_task, signals
 from celery._state import _task_stack
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.result import allow_join_result
+from celery.utils.log import get_task_logger
 from harness.journal import Journal
 from harness.worker import SETTINGS_VARIABLE
 
@@ -147,6 +155,100 @@ def late_count(tag: str, number: int) -> None:
 def count(tag: str, number: int) -> None:
     """Say that this number ran, without a result."""
     journal.write(tag, "ran", number=number)
+
+
+@app.task(name="fork")
+def fork(tag: str, number: int, children: int, how: str, ending: str) -> str:
+    """Have children that sleep before they end, and write down how they ended."""
+    journal.write(tag, "ran", number=number)
+    if how == "os.fork":
+        pids = []
+        for _ in range(children):
+            pid = os.fork()
+            if pid == 0:
+                return _end_child(tag, ending)
+            pids.append(pid)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    elif how == "preexec_fn":
+        codes = [
+            subprocess.run(["true"], preexec_fn=_sleep_in_child, check=False).returncode
+            for _ in range(children)
+        ]
+    elif how == "executor":
+        context = multiprocessing.get_context("fork")
+        with concurrent.futures.ProcessPoolExecutor(4, mp_context=context) as executor:
+            codes = list(executor.map(_return_in_child, [0] * children))
+    else:
+        module = multiprocessing if how == "multiprocessing" else billiard
+        process = module.get_context("fork").Process
+        started = [process(target=_end_child, args=(tag, ending)) for _ in range(children)]
+        for child in started:
+            child.start()
+        for child in started:
+            if ending == "terminated":
+                child.terminate()
+            child.join()
+        codes = [child.exitcode for child in started]
+    journal.write(tag, "ended", number=number, codes=codes, ending=ending)
+    return "parent"
+
+
+@app.task(name="fork_and_reject", acks_late=True, acks_on_failure_or_timeout=False)
+def fork_and_reject(tag: str, ending: str) -> str:
+    """Have a child that ends in the same task, and then have the message delivered once more."""
+    journal.write(tag, "ran", pid=os.getpid())
+    if journal.count(tag) > 1:
+        return "second time"
+    pid = os.fork()
+    if pid == 0:
+        return _end_child(tag, ending)
+    os.waitpid(pid, 0)
+    raise Reject(requeue=True)
+
+
+def _sleep_in_child() -> None:
+    time.sleep(0.2)
+
+
+def _return_in_child(code: int) -> int:
+    time.sleep(0.2)
+    return code
+
+
+def _end_child(tag: str, ending: str) -> str:
+    time.sleep(0.2)
+    if ending == "os._exit":
+        os._exit(3)
+    elif ending == "sys.exit":
+        sys.exit(4)
+    elif ending == "raise":
+        raise ValueError("in the child")
+    elif ending == "call":
+        count.delay(f"{tag} called", os.getpid())
+    elif ending == "wait for a result":
+        with allow_join_result():
+            assert quick.delay(7).get(timeout=10) == 7
+    elif ending == "use the backend":
+        app.backend.client.rpush("from children", os.getpid())
+    elif ending == "log":
+        get_task_logger(__name__).warning("from the child %d", os.getpid())
+    elif ending == "SIGTERM":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    elif ending == "terminated":
+        time.sleep(10)
+    return "child"
+
+
+@app.task(name="bystander")
+def bystander(tag: str, seconds: float) -> None:
+    """Sleep while others fork, and write down in which process it goes on."""
+    journal.write(tag, "began", pid=os.getpid())
+    try:
+        time.sleep(seconds)
+        journal.write(tag, "went on", pid=os.getpid())
+    finally:
+        journal.write(tag, "finally", pid=os.getpid())
 
 
 @app.task(name="nap", bind=True)

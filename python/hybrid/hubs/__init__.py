@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import traceback
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from types import MethodType
+from typing import TYPE_CHECKING, Callable, Final
+from weakref import WeakMethod
 
 if TYPE_CHECKING:
     from hybrid.hubs.base import Hub
@@ -11,6 +16,10 @@ if TYPE_CHECKING:
 NAMES: Final = ("gevent", "eventlet")
 
 _hubs: dict[str, Hub] = {}
+#: Returns what forked children call, in this order; ``None`` where that is gone.
+_on_fork: list[Callable[[], Callable[[], object] | None]] = []
+
+os.register_at_fork(after_in_child=lambda: _after_fork())
 
 
 def get(name: str) -> Hub:
@@ -34,3 +43,37 @@ def running() -> Hub | None:
     for hub in _hubs.values():
         return hub
     return None
+
+
+def on_fork(forget: Callable[[], object]) -> None:
+    """Call ``forget()`` in every child that this process forks from now on, once it has a hub.
+
+    It must not block, and may use nothing that belongs to the parent. By then the hubs are
+    forgotten, and :func:`running` returns ``None``: what the child makes is Celery's own.
+
+    A method does not keep its object alive.
+    """
+    _on_fork[:] = [find for find in _on_fork if find() is not None]
+    _on_fork.append(WeakMethod(forget) if isinstance(forget, MethodType) else lambda: forget)
+
+
+def _after_fork() -> None:
+    if not _hubs:
+        return
+    try:
+        # First: until then the loop is the parent's.
+        for hub in _hubs.values():
+            hub.after_fork()
+        _hubs.clear()
+        for find in _on_fork:
+            forget = find()
+            if forget is not None:
+                forget()
+        # What a child forks has nothing of this process left to forget.
+        _on_fork.clear()
+        # Collected, what the parent has thrown away would be closed with words.
+        gc.freeze()
+    except BaseException:
+        # Going on, the child would run what is its parent's.
+        traceback.print_exc()
+        os._exit(1)

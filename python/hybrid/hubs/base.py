@@ -104,6 +104,14 @@ class Hub(abc.ABC):
     def sleep(self, seconds: float) -> None:
         """Let the other greenlets run for ``seconds``."""
 
+    @abc.abstractmethod
+    def after_fork(self) -> None:
+        """Give the calling greenlet, in a child of this process, a loop in which nothing waits.
+
+        No other greenlet of the parent's gets a turn from it, and nothing happens through this hub
+        any more: it is a :class:`~hybrid.hubs.forking.ForkedHub` from then on.
+        """
+
     # -- resuming others; the hub itself does it
 
     def resume(self, greenlet: Greenlet, *args: Any) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections import deque
 from contextlib import suppress
 from typing import Any, Callable
 
 import eventlet
+import eventlet.greenthread
 import eventlet.hubs
 import eventlet.patcher
 
+from hybrid.hubs import forking
 from hybrid.hubs.base import Alarm, Greenlet, Hub, getcurrent
 
 # The unpatched functions: eventlet's own would switch, and these run in signal handlers
@@ -67,6 +71,28 @@ class EventletHub(Hub):
     def sleep(self, seconds: float) -> None:
         eventlet.sleep(seconds)
 
+    def after_fork(self) -> None:
+        me: Any = getcurrent()
+        old = self._hub
+        # Its epoll instance is the parent's, too.
+        forking.kept.append(old)
+        if self.in_thread() and me is not old.greenlet:
+            eventlet.hubs.use_hub(sys.modules[type(old).__module__])
+            new = eventlet.hubs.get_hub()
+            if me.parent is not None:
+                # What forks must not end in the loop, which goes on for ever.
+                new.greenlet.parent = me.parent = forking.make_last()
+                if isinstance(me, eventlet.greenthread.GreenThread):
+                    me.link(_end_with)
+        for fd in (self._wake_reader, self._wake_writer):
+            _os.close(fd)
+        # eventlet disables what the standard library does about these after a fork, and children
+        # of multiprocessing would wait for the parent's main thread to end, with stock eventlet,
+        # too. They belong to the copy of the module that eventlet's function is from.
+        shutdown: Any = threading._shutdown  # type: ignore[attr-defined]
+        shutdown.__globals__.get("_shutdown_locks", set()).clear()
+        self.__class__ = forking.ForkedHub  # type: ignore[assignment]
+
     def _listen(self) -> None:
         while True:
             eventlet.hubs.trampoline(self._wake_reader, read=True)
@@ -75,6 +101,14 @@ class EventletHub(Hub):
                 callback, args = self._from_elsewhere.popleft()
                 self.call_soon(callback, *args)
                 del callback, args  # else they live until the next wake-up
+
+
+def _end_with(ended: Any) -> None:
+    try:
+        ended.wait()
+    except BaseException as exc:
+        forking.end_child(exc)
+    forking.end_child()
 
 
 def create() -> Hub:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from typing import Any, Callable
 
 import gevent
 import gevent.monkey
 from gevent.hub import get_hub
 
+from hybrid.hubs import forking
 from hybrid.hubs.base import Alarm, Greenlet, Hub
+
+#: Watchers, by the names of their classes, which stand for something that waits. The others handle
+#: signals and forks.
+_WAITING = frozenset({"async_", "check", "child", "idle", "io", "prepare", "stat", "timer"})
 
 _get_native_ident: Callable[[], int] = gevent.monkey.get_original("_thread", "get_ident")
 
@@ -74,6 +81,48 @@ class GeventHub(Hub):
 
     def sleep(self, seconds: float) -> None:
         gevent.sleep(seconds)
+
+    def after_fork(self) -> None:
+        me: Any = gevent.getcurrent()
+        if self.in_thread():
+            # Not another loop: what the child has inherited, sockets and locks, knows this one. And
+            # not a destroyed one: it would take what it watches out of the parent's epoll instance.
+            for waiting in _find_waiting(self._loop):
+                forking.kept.append((waiting, waiting.callback, waiting.args))
+                waiting.stop()
+            gevent.reinit()
+            if me is not self._hub and me.parent is not None:
+                last = forking.make_last()
+                # Where control goes when nothing is left that the loop could wait for.
+                self._hub.parent = last
+                if isinstance(me, gevent.Greenlet):
+                    me.rawlink(_end_with)
+                else:
+                    me.parent = last
+        self.__class__ = forking.ForkedHub  # type: ignore[assignment]
+
+
+def _find_waiting(loop: Any) -> Iterator[Any]:
+    """Yield what waits in ``loop``: its watchers, and the callbacks of its next turn.
+
+    gevent has no list of watchers, but each refers to its loop.
+    """
+    gc.unfreeze()  # what is frozen is not found
+    for found in gc.get_referrers(loop):
+        cls = type(found)
+        if cls.__module__.startswith("gevent.") and cls.__name__ in _WAITING:
+            # A timer that is due is not active any more. What wakes the loop for other threads,
+            # and is the loop's own, does not keep it going.
+            is_own = cls.__name__.startswith("async") and not found.ref
+            if (found.active or found.pending) and not is_own:
+                yield found
+    for found in gc.get_referents(loop):
+        if type(found).__name__ == "CallbackFIFO":
+            yield from tuple(found)
+
+
+def _end_with(ended: Any) -> None:
+    forking.end_child(ended.exception)
 
 
 def create() -> Hub:

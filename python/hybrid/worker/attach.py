@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any, Callable
 from weakref import WeakSet
@@ -16,10 +18,11 @@ from celery import concurrency, platforms, signals
 from celery.app.backends import BACKEND_ALIASES
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.log import get_logger
+from kombu import pools as kombu_pools
 from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES
 
-from hybrid import patching
+from hybrid import hubs, patching
 from hybrid.hubs.base import Greenlet
 from hybrid.worker import settings
 from hybrid.worker.execution.pool import TaskPool
@@ -96,6 +99,42 @@ def _on_worker(sender: Any, **_: Any) -> None:
     platforms.signals.worker = sender
     platforms.signals.greenlet = None
     platforms.signals.cold = None
+    app = sender.app
+    hubs.on_fork(lambda: _forget(app))
+
+
+#: What a child has of its parent's, and does not end.
+_kept: list[Any] = []
+
+
+def _forget(app: Any) -> None:
+    """Let a forked child open connections of its own, and end by signals as any process.
+
+    What the parent has opened is not closed: closing tells the other side, or shuts a socket down
+    that is the parent's, too.
+    """
+    pools = [app._pool, app.amqp.__dict__.get("_producer_pool")]
+    for group in (kombu_pools.connections, kombu_pools.producers):
+        pools += group.values()
+        group.clear()
+    pools += [getattr(pool, "connections", None) for pool in pools]
+    _kept.append((pools, app._local, getattr(app, "_backend_cache", None)))
+    for pool in filter(None, pools):
+        # billiard's children close pools, with their connections.
+        pool.force_close_all = _do_nothing
+    # What Celery does in the children of its own pools. It leaves the result backend to be reset
+    # by the next fork, and that is ours.
+    app._after_fork()
+    app._backend_cache, app._local = None, threading.local()
+    for number in (*_GreenSignals.ENDING, signal.SIGHUP):
+        handler = signal.getsignal(number)
+        if str(getattr(handler, "__module__", "")).partition(".")[0] in ("celery", "hybrid"):
+            with suppress(ValueError):  # not in the main thread
+                signal.signal(number, signal.SIG_DFL)
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    pass
 
 
 def _on_logging(instance: Any, **_: Any) -> None:

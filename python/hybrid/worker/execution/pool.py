@@ -30,10 +30,11 @@ from celery.utils.text import truncate
 from celery.worker import state as worker_state
 from kombu.utils.encoding import safe_repr
 
+from hybrid import hubs
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
-from hybrid.worker.execution import slots
+from hybrid.worker.execution import forks, slots
 from hybrid.worker.execution.announcer import Announcer
 from hybrid.worker.execution.job import ABANDONED, Callback, Job, JobKilled
 from hybrid.worker.execution.limits import KILL_ATTEMPTS, KILL_GRACE, Limits
@@ -137,6 +138,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         if self._timer.stopped:
             self._furnish()  # it is started again
         self._limit_slab()
+        hubs.on_fork(self._after_fork)
         self._timer.call_repeatedly(slots.SLOT_IDLE / 2, self._tidy)
 
     def on_close(self) -> None:
@@ -347,6 +349,15 @@ class TaskPool(BasePool):  # type: ignore[misc]
             }
         )
         return info
+
+    def _after_fork(self) -> None:
+        # The hub may be in the middle of a dispatch.
+        self._held = True
+        self._backlog.clear()
+        self._ready.clear()
+        # Looked up when the target has ended; a look at the process for each job would cost.
+        self._limits.settle = forks.end_with_job  # type: ignore[method-assign, assignment]
+        forks.forget_outcome()
 
     # -- in the hub
 
