@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
 from typing import Any, Callable
 
 import pytest
 import redis
+from celery.exceptions import SoftTimeLimitExceeded
+from kombu import Connection
+from redis.credentials import CredentialProvider
 
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.base import Hub
@@ -215,3 +225,203 @@ def test_replies_that_nobody_read_are_nobody_elses(
     assert client.get("key") == b"value"
     assert client.connection_pool.get_connection().can_read(timeout=0) is False
     assert plain.get("count") == b"1"
+
+
+def own_values(hub: Hub, client: MultiplexedRedis) -> list[Any]:
+    """Set and get 5 000 own values in 100 greenlets under limits; return the wrong answers."""
+    wrong: list[Any] = []
+    greenlets: list[Any] = []
+    left = [100]
+    limits = [0]
+
+    def run(number: int) -> None:
+        for turn in range(50):
+            key = f"{number}:{turn}"
+            value = key * (20_000 if turn % 25 == 0 else 1)
+            try:
+                if client.set(key, value) is not True:
+                    wrong.append(key)
+                got = client.get(key)
+            except SoftTimeLimitExceeded:
+                limits[0] += 1
+                continue
+            if got not in (value, value.encode()):
+                wrong.append((key, got))
+        left[0] -= 1
+
+    def limit() -> None:
+        chosen = Random(7).choice(greenlets)
+        if not chosen.dead and left[0]:
+            hub.interrupt(chosen, SoftTimeLimitExceeded())
+        if left[0]:
+            hub.call_later(0.002, limit)
+
+    greenlets += [hub.spawn(run, number) for number in range(100)]
+    hub.sleep(0.01)
+    hub.call_soon(limit)
+    while left[0]:
+        hub.sleep(0.01)
+    assert limits[0]
+    return wrong
+
+
+class Token:
+    """A password, with the methods that redis-py asks of a token."""
+
+    def __init__(self, user: str, password: str) -> None:
+        self._user, self._password = user, password
+
+    def try_get(self, _: str) -> str:
+        return self._user
+
+    def get_value(self) -> str:
+        return self._password
+
+
+class Tokens(CredentialProvider):  # type: ignore[misc]
+    """Gives a new password whenever it is told to, as a cloud's identity service does."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.listeners: list[Callable[[Any], None]] = []
+
+    def get_credentials(self) -> tuple[str, str]:
+        return "tokens", f"password{self.number}"
+
+    def on_next(self, listener: Callable[[Any], None]) -> None:
+        self.listeners.append(listener)
+
+    def on_error(self, listener: Callable[[Exception], None]) -> None:
+        pass
+
+    def is_streaming(self) -> bool:
+        return True
+
+    def renew(self) -> None:
+        self.number += 1
+        for listener in self.listeners:
+            listener(Token(*self.get_credentials()))
+
+
+@pytest.mark.parametrize("decodes", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_everybody_gets_their_own_beside_what_redis_py_does_by_itself(
+    hub: Hub, plain: redis.Redis, protocol: int, decodes: bool
+) -> None:
+    passwords = [f"+password{number}" for number in range(1000)]
+    plain.acl_setuser(
+        "tokens", enabled=True, reset=True, passwords=passwords, keys="*", commands=["+@all"]
+    )
+    tokens = Tokens()
+    options = plain.connection_pool.connection_kwargs
+    client = MultiplexedRedis(
+        hub=hub,
+        connection_pool=redis.ConnectionPool(
+            **{name: options[name] for name in ("host", "port", "db")},
+            client_name="multiplexed",
+            credential_provider=tokens,
+            protocol=protocol,
+            decode_responses=decodes,
+            health_check_interval=0.05,
+            socket_timeout=30,
+            retry_on_timeout=True,
+        ),
+    )
+    is_over = False
+
+    def renew() -> None:
+        tokens.renew()
+        if not is_over:
+            hub.call_later(0.02, renew)
+
+    client.ping()
+    plain.config_resetstat()
+    renew()
+    assert own_values(hub, client) == []
+    is_over = True
+    assert client.ping()
+    assert len(connections(plain)) == 1
+    assert plain.info("commandstats")["cmdstat_auth"]["calls"] >= 5
+    assert client.statistics()["ended"] == {}
+    client.close()
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Options for a server that speaks TLS, and listens on a unix socket."""
+    openssl, server = shutil.which("openssl"), shutil.which("redis-server")
+    if openssl is None or server is None:
+        pytest.skip("openssl or redis-server is missing")
+    folder: Path = tmp_path_factory.mktemp("tls")
+    key, certificate, path = folder / "key", folder / "certificate", folder / "socket"
+    subprocess.run(
+        f"{openssl} req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {key} -out {certificate} "
+        "-subj /CN=localhost -addext subjectAltName=IP:127.0.0.1".split(),
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    child = subprocess.Popen(
+        [
+            *f"{server} --port 0 --tls-port {port} --bind 127.0.0.1 --dir {folder}".split(),
+            *f"--tls-cert-file {certificate} --tls-key-file {key}".split(),
+            *f"--tls-ca-cert-file {certificate} --tls-auth-clients no".split(),
+            *f"--unixsocket {path} --save".split(),
+            "",
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    while not path.exists():
+        assert child.poll() is None
+        time.sleep(0.01)
+    yield {
+        "tls": {
+            "connection_class": redis.SSLConnection,
+            "port": port,
+            "host": "127.0.0.1",
+            "ssl_ca_certs": str(certificate),
+        },
+        "unix": {"connection_class": redis.UnixDomainSocketConnection, "path": str(path)},
+    }
+    child.kill()
+    child.wait()
+
+
+@pytest.mark.parametrize("way", ["tls", "unix"])
+def test_everybody_gets_their_own_by_tls_and_by_a_unix_socket(
+    hub: Hub, elsewhere: dict[str, Any], way: str
+) -> None:
+    client = MultiplexedRedis(hub=hub, connection_pool=redis.ConnectionPool(**elsewhere[way]))
+    assert own_values(hub, client) == []
+    statistics = client.statistics()
+    assert (statistics["opened"], statistics["ended"]) == (1, {})
+    client.close()
+
+
+class Named(CredentialProvider):  # type: ignore[misc]
+    """Named in a URL, so that kombu makes one for each channel."""
+
+    def get_credentials(self) -> tuple[str]:
+        return ("",)
+
+
+def test_a_credential_provider_that_is_named_costs_one_connection_for_all_channels(
+    hub: Hub, plain: redis.Redis
+) -> None:
+    options = plain.connection_pool.connection_kwargs
+    url = f"redis://127.0.0.1:{options['port']}/{options['db']}"
+    name = f"{Named.__module__}.{Named.__qualname__}"
+    with (
+        Connection(
+            url, transport="hybrid.transports.redis:Transport", credential_provider=name
+        ) as one,
+        Connection(
+            url, transport="hybrid.transports.redis:Transport", credential_provider=name
+        ) as other,
+    ):
+        clients = {
+            channel._shared(hub) for channel in (one.channel(), one.channel(), other.channel())
+        }
+    assert len(clients) == 1

@@ -104,6 +104,16 @@ def test_a_thousand_results_are_a_few_groups(
     assert plain.info("commandstats")["cmdstat_evalsha"]["calls"] <= 10
 
 
+def test_a_server_that_has_forgotten_the_script_is_given_it_again(
+    backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    for _ in range(2):
+        plain.flushall()
+        plain.script_flush()
+        in_greenlets(lambda number: backend.store_result(str(number), number, "SUCCESS"), 20)
+        assert len(plain.keys("celery-task-meta-*")) == 20
+
+
 def test_large_results_are_stored(
     backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets
 ) -> None:
