@@ -16,6 +16,13 @@ its own, and by that the worker finds what it does not know, and puts it back. I
 of its queue; among themselves, messages of one call are in no order then, for Redis sorts what has
 one score by its name.
 
+A message goes back where its exchange and routing key lead, not to the list that it was taken from:
+the record has no place for a list. An empty exchange with the queue for its routing key would name
+one, to kombu as well. But where a topic exchange has copied a message into several queues the
+copies have one tag, so the record of one is overwritten by the next and removed by whoever
+acknowledges first, whatever it says; only a tag for each copy would mend that, and tags are the
+publisher's.
+
 Putting back: kombu does it in a transaction each, with four round trips. A worker that holds a
 hundred thousand waiting tasks would need minutes for that when it ends, and nobody gives it
 minutes.
