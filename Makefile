@@ -72,7 +72,12 @@ test-rust: ## Run the tests of the Rust core, loom's models included
 
 .PHONY: test-python
 test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS='-k name' to choose, JOBS=1 in one process)
-	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
+	HYBRID_WHEEL="$$(ls $(DIST)/*.whl)" $(BIN)/python -m pytest --numprocesses $(JOBS) \
+	  --durations 10 $(ARGS)
+
+.PHONY: test-thorough
+test-thorough: ## Run the Python tests with every cell of each matrix, also those that make test leaves out
+	$(MAKE) test-python ARGS='--thorough $(ARGS)'
 
 .PHONY: test-load
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -36,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--brokers", default=",".join(BROKERS), help="comma-separated, of redis, rabbitmq"
     )
+    group.addoption(
+        "--thorough",
+        action="store_true",
+        help="run the cells that are marked as thorough, too: all of each matrix",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "dedicated: starts workers of its own, because it stops or configures them"
     )
+    config.addinivalue_line(
+        "markers",
+        "thorough(**cells): only --thorough runs this test, or the cells of it in which each named "
+        "parameter has the value, or one of the tuple of values, that is given.",
+    )
 
 
 def _is_for_brokers(item: pytest.Item) -> bool:
@@ -60,8 +71,12 @@ def _is_for_brokers(item: pytest.Item) -> bool:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Iterator[None]:
+    if not config.getoption("--thorough"):
+        _leave_out_thorough_cells(config, items)
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
         if not _is_for_brokers(item):
@@ -72,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(
             pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
         )
-        params = getattr(getattr(item, "callspec", None), "params", {})
+        params = _params(item)
         for mark in item.iter_markers("stock_fails"):
             if _is_expected_to_fail(mark, params):
                 # Only assertions: a broken rig or a typo in the test must not count as expected.
@@ -83,14 +98,62 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                         raises=AssertionError,
                     )
                 )
+    yield
+    if hasattr(config, "workerinput"):  # one of several processes
+        _put_the_longest_first(items)
+
+
+def _params(item: pytest.Item) -> dict[str, Any]:
+    params: dict[str, Any] = getattr(getattr(item, "callspec", None), "params", {})
+    return params
+
+
+def _leave_out_thorough_cells(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = [item for item in items if _is_thorough(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not _is_thorough(item)]
+
+
+def _is_thorough(item: pytest.Item) -> bool:
+    params = _params(item)
+    return any(
+        all(
+            params.get(name) in (values if isinstance(values, tuple) else (values,))
+            for name, values in mark.kwargs.items()
+        )
+        for mark in item.iter_markers("thorough")
+    )
 
 
 def _group(item: pytest.Item) -> str:
     """Name the tests that have to run one after another, for what they share."""
-    params = getattr(getattr(item, "callspec", None), "params", {})
-    if "pool" in params:
-        return f"{params['pool']} on {params.get('broker', BROKERS[0])}"
-    return item.path.parent.name if "isolated" in item.path.parts else item.path.stem
+    params = _params(item)
+    axes = [
+        str(params[name])
+        for name in ("pool", "broker", "example_pool", "hub", "path")
+        if name in params
+    ]
+    if "shared_space" in item.fixturenames:
+        return " on ".join(axes)
+    return " ".join([item.path.stem, *axes])
+
+
+def _put_the_longest_first(items: list[pytest.Item]) -> None:
+    """Sort whole groups, so that no long one begins when the others are nearly through."""
+    seconds: Counter[str] = Counter()
+    for item in items:
+        seconds[_group(item)] += _estimate(item)
+    items.sort(key=lambda item: (-seconds[_group(item)], _group(item)))
+
+
+def _estimate(item: pytest.Item) -> float:
+    """Return about how many seconds a test takes: what counts are the processes that it starts."""
+    if {"path", "example_pool"} & _params(item).keys():
+        return 8.0
+    if "shell" in item.fixturenames or "start_worker" in item.fixturenames:
+        return 4.0
+    return 0.5 if "broker" in _params(item) else 0.05
 
 
 def _is_expected_to_fail(mark: pytest.Mark, params: dict[str, Any]) -> bool:
