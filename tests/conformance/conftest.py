@@ -14,7 +14,7 @@ from celery import Celery
 from harness.brokers import Space
 from harness.events import EventLog
 from harness.journal import Journal
-from harness.worker import StartWorker, Worker
+from harness.worker import StartWorker, Worker, workers
 
 HERE = Path(__file__).resolve().parent
 
@@ -100,24 +100,11 @@ def tag() -> str:
 
 
 @pytest.fixture
-def start_worker(
-    pool: str, space: Space, log_folder: Path, request: pytest.FixtureRequest
-) -> Iterator[StartWorker]:
+def start_worker(pool: str, space: Space, log_folder: Path) -> Iterator[StartWorker]:
     """Start workers in a space of their own; they end with the test."""
-    started: list[Worker] = []
-
-    def start(wait: bool = True, **options: Any) -> Worker:
-        options = {"app": "apps.main", "paths": [HERE], "pool": pool, **options}
-        options["settings"] = {**settings_for(options["pool"]), **options.get("settings", {})}
-        options["options"] = ["--without-mingle", *options.get("options", [])]
-        worker = Worker(space=space, folder=log_folder, **options)
-        started.append(worker)
-        return worker.wait_ready() if wait else worker
-
-    yield start
-    for worker in started:
-        # How a worker ends has its own tests; a warm shutdown of each would take minutes in all.
-        worker.kill()
+    defaults: dict[str, Any] = {"app": "apps.main", "paths": [HERE], "folder": log_folder}
+    with workers(settings_for, pool=pool, space=space, **defaults) as start:
+        yield start
 
 
 @pytest.fixture

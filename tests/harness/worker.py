@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable
@@ -227,7 +228,43 @@ class Worker:
 
 
 StartWorker = Callable[..., Worker]
-"""What the fixture ``start_worker`` gives: the arguments of :class:`Worker`, all optional."""
+"""What the fixture ``start_worker`` gives: the arguments of :class:`Worker`, all optional.
+
+``wait=False`` returns before the worker is ready; with ``mingle=True`` it asks others first.
+"""
+
+WorkersIn = Callable[[Space], "contextlib.AbstractContextManager[StartWorker]"]
+"""Opens a block in which such a function starts workers in a space."""
+
+SettingsFor = Callable[[str], dict[str, Any]]
+"""From the name of a pool to Celery settings."""
+
+
+@contextlib.contextmanager
+def workers(settings_for: SettingsFor, **defaults: Any) -> Iterator[StartWorker]:
+    """Give a function that starts workers, which end with the block.
+
+    Args:
+        settings_for: What workers on a pool run with, under the settings of a call.
+        defaults: Arguments of :class:`Worker` for which a call may have others.
+    """
+    started: list[Worker] = []
+
+    def start(wait: bool = True, mingle: bool = False, **options: Any) -> Worker:
+        options = {**defaults, **options}
+        options["settings"] = {**settings_for(options["pool"]), **(options.get("settings") or {})}
+        if not mingle:  # a second of waiting for other workers
+            options["options"] = ["--without-mingle", *options.get("options", ())]
+        worker = Worker(**options)
+        started.append(worker)
+        return worker.wait_ready() if wait else worker
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            # How a worker ends has its own tests; a warm shutdown of each would take minutes.
+            worker.kill()
 
 
 class _NodeInspect:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness.brokers import Space
 from harness.journal import Journal
-from harness.worker import StartWorker, Worker
+from harness.worker import StartWorker, WorkersIn, workers
 
 HERE = Path(__file__).resolve().parent
 
@@ -20,38 +20,26 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def _settings_for(pool: str) -> dict[str, Any]:
+def settings_for(pool: str) -> dict[str, Any]:
+    """Return what all workers here run with."""
     if pool.startswith("hybrid."):
         return SETTINGS
     # See tests/conformance/conftest.py: only for trying a test on a stock pool.
     return {**SETTINGS, "broker_heartbeat": 0}
 
 
+@pytest.fixture(scope="session")
+def workers_in(pool: str, log_folder: Path) -> WorkersIn:
+    """Opens a block in which workers start in a space; for workers that tests share."""
+    defaults: dict[str, Any] = {"app": "workload", "paths": [HERE], "folder": log_folder}
+    return lambda space: workers(settings_for, pool=pool, space=space, **defaults)
+
+
 @pytest.fixture
-def start_worker(pool: str, space: Space, log_folder: Path) -> Iterator[StartWorker]:
+def start_worker(workers_in: WorkersIn, space: Space) -> Iterator[StartWorker]:
     """Start workers in the test's own space; they end with the test."""
-    started: list[Worker] = []
-
-    def start(wait: bool = True, **options: Any) -> Worker:
-        settings = {**_settings_for(pool), **options.pop("settings", {})}
-        worker = Worker(
-            **{
-                "pool": pool,
-                "space": space,
-                "folder": log_folder,
-                "app": "workload",
-                "paths": [HERE],
-                "settings": settings,
-                **options,
-            }
-        )
-        started.append(worker)
-        return worker.wait_ready() if wait else worker
-
-    yield start
-    for worker in started:
-        # How a worker ends has its own tests; a warm shutdown of each would take minutes in all.
-        worker.kill()
+    with workers_in(space) as start:
+        yield start
 
 
 @pytest.fixture

@@ -49,12 +49,14 @@ def test_a_field_with_a_dot_is_in_every_line(start_worker: StartWorker, space: S
     assert "Logging error" not in worker.output
 
 
+@pytest.mark.thorough(broker="rabbitmq")
 def test_a_class_of_loggers_sees_every_line(start_worker: StartWorker, space: Space) -> None:
     worker = _run(start_worker, space, "logger class")
     for what in ("received", "succeeded in"):
         assert len(re.findall(rf"<seen> Task quick\[\S+\] {what}", worker.output)) == 2 * MANY
 
 
+@pytest.mark.thorough(broker="rabbitmq")
 @pytest.mark.parametrize("listener", REPORTED)
 def test_a_line_that_cannot_be_written_costs_no_task(
     start_worker: StartWorker, space: Space, listener: str
@@ -64,6 +66,7 @@ def test_a_line_that_cannot_be_written_costs_no_task(
 
 
 @pytest.mark.stock_fails("what a handler, a filter or a factory of records raises ends the worker")
+@pytest.mark.thorough(broker="rabbitmq", listener=RAISED[1:])
 @pytest.mark.parametrize("listener", RAISED)
 def test_a_log_that_raises_costs_no_task(
     start_worker: StartWorker, space: Space, listener: str

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Callable
 
 import pytest
-from harness.brokers import RabbitServer
+from harness.brokers import RabbitServer, Space
 from harness.journal import Journal
-from harness.worker import CELERY, StartWorker, Worker
+from harness.worker import CELERY, StartWorker, Worker, WorkersIn
 
 WAYS = (
     "ping",
@@ -43,28 +45,71 @@ def expected(worker: Worker, way: str) -> Any:
     return None
 
 
-@pytest.mark.parametrize("limit", [1, 10])
+@pytest.fixture(scope="module", params=[1, 10])
+def limit(request: pytest.FixtureRequest) -> int:
+    """How many connections a worker may keep."""
+    number: int = request.param
+    return number
+
+
+def is_well(worker: Worker) -> bool:
+    with contextlib.suppress(AssertionError):
+        return worker.child.running and bool(
+            worker.wait_outcomes(worker.flood("quick", [(1,)]), within=5)
+        )
+    return False
+
+
+@pytest.fixture(scope="module")
+def _start_lender(
+    workers_in: WorkersIn, open_space: Callable[[str], Space], broker: str, limit: int
+) -> Iterator[Callable[[], Worker]]:
+    with workers_in(open_space(broker)) as start_worker:
+        started: list[Worker] = []
+
+        def lend() -> Worker:
+            if started and not is_well(started[-1]):
+                started.pop().kill()
+            if not started:
+                started.append(start(start_worker, limit))
+            return started[-1]
+
+        yield lend
+
+
+@pytest.fixture
+def lender(_start_lender: Callable[[], Worker]) -> Worker:
+    """A worker with so many connections that all ways share while it stays well."""
+    return _start_lender()
+
+
+@pytest.mark.thorough(
+    limit=10, way=tuple(set(WAYS) - {"ping", "call alone", "ping with a connection"})
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_tasks_that_want_connections_at_once_all_get_one(
-    start_worker: StartWorker, way: str, limit: int
+    lender: Worker, way: str, limit: int
 ) -> None:
     # On Redis there are 100 producers.
-    worker = start(start_worker, limit)
     for count in (30, 120):
-        ids = worker.flood("steer", [(way, number) for number in range(count)])
-        outcomes = worker.wait_outcomes(ids, within=40)
+        ids = lender.flood("steer", [(way, number) for number in range(count)])
+        outcomes = lender.wait_outcomes(ids, within=40)
         results = [outcomes[task_id]["result"] for task_id in ids]
         if way == "revoke":
             assert results == [None] * count
-        elif wanted := expected(worker, way):
+        elif wanted := expected(lender, way):
             assert results == [wanted] * count
         else:
             assert len(set(results)) == count
             if "topic" not in way:
-                called = worker.wait_outcomes(results, within=20)
+                called = lender.wait_outcomes(results, within=20)
                 assert {entry["result"] for entry in called.values()} == set(range(count))
-    worker.terminate()
-    assert worker.wait_exit(within=20) == 0
+
+
+def test_a_worker_that_has_lent_connections_ends(lender: Worker) -> None:
+    """Runs after all ways, on the worker that they leave."""
+    lender.terminate()
+    assert lender.wait_exit(within=20) == 0
 
 
 @pytest.mark.parametrize("limit", [1, 10])

@@ -41,6 +41,7 @@ def _start(start_worker: StartWorker, mistake: str, **options: Any) -> Worker:
     return start_worker(app="mistakes", env={"MISTAKE": mistake}, concurrency=10, **options)
 
 
+@pytest.mark.thorough(broker="rabbitmq", mistake=STOPPING[1:])
 @pytest.mark.parametrize("mistake", [*STOPPING, *OURS])
 def test_a_consumer_with_a_mistake_in_it_stops_and_loses_nothing(
     start_worker: StartWorker, space: Space, pool: str, mistake: str
@@ -70,6 +71,7 @@ def test_what_kombu_takes_for_a_broken_connection_loses_nothing(
     assert worker.outcomes(ids) == {}
 
 
+@pytest.mark.thorough(broker="rabbitmq", mistake=OURS)
 @pytest.mark.parametrize("mistake", ["Request Execute", *OURS])
 def test_a_mistake_that_shows_when_a_task_is_due_loses_nothing(
     start_worker: StartWorker, space: Space, pool: str, mistake: str
@@ -86,6 +88,7 @@ def test_a_mistake_that_shows_when_a_task_is_due_loses_nothing(
     assert worker.outcomes(ids) == {}
 
 
+@pytest.mark.thorough(broker="rabbitmq", late=False)
 @pytest.mark.parametrize("late", [False, True])
 def test_a_task_that_cannot_be_accepted_goes_back_to_the_queue(
     start_worker: StartWorker, space: Space, late: bool

@@ -46,19 +46,32 @@ def test_every_task_runs_although_the_broker_closes_all_connections(
     assert worker.child.running
 
 
+def states(rabbit: RabbitServer) -> list[str]:
+    """Return the states of the connections: "blocking" before the first message, then "blocked"."""
+    return rabbit.control("--no-table-headers", "list_connections", "state").split()
+
+
 def test_publishers_wait_while_the_broker_blocks_them(
     start_worker: StartWorker, rabbit: RabbitServer, journal: Journal
 ) -> None:
-    worker = start_worker(concurrency=50)
+    settings = {"broker_transport_options": {"confirm_publish": True}}
+    worker = start_worker(concurrency=50, settings=settings)
+    ids = worker.flood("spread_when_told", [("blocked", number, 10) for number in range(20)])
+    journal.wait_for("blocked", "waiting", times=20)
     try:
-        worker.flood("spread", [("blocked", number, 10) for number in range(20)])
         rabbit.control("set_vm_memory_high_watermark", "0.000001")
-        time.sleep(3)
+        eventually(lambda: "blocking" in states(rabbit), "the broker to block", every=0.1)
+        journal.write("blocked.told", "told")
+        journal.wait_for("blocked", "publishing", times=20)
+        eventually(lambda: "blocked" in states(rabbit), "a publisher to be blocked", every=0.1)
+        while_blocked = worker.outcomes(ids)
     finally:
         rabbit.control("set_vm_memory_high_watermark", "0.6")
-    eventually(
-        lambda: set(numbers(journal, "blocked")) == set(range(200)), "all children", within=30
-    )
+    assert while_blocked == {}, "some did not wait"
+    outcomes = worker.wait_outcomes(ids, within=30)
+    assert {outcome["status"] for outcome in outcomes.values()} == {"SUCCESS"}
+    eventually(lambda: len(numbers(journal, "blocked")) >= 200, "all children", within=30)
+    assert numbers(journal, "blocked") == list(range(200))
     assert RECONNECTS not in worker.output
 
 

@@ -6,10 +6,11 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 import redis
-from harness.brokers import Brokers, RedisServer, Space
+from harness.brokers import RedisServer, Space
 from harness.journal import Journal
 from harness.waiting import eventually
 from harness.worker import StartWorker, Worker, make_client
@@ -18,8 +19,8 @@ MESSAGES = 100
 
 
 @pytest.fixture
-def space(brokers: Brokers) -> Space:
-    return brokers.space("redis")
+def space(open_space: Callable[[str], Space]) -> Space:
+    return open_space("redis")
 
 
 @pytest.fixture

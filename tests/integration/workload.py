@@ -57,6 +57,17 @@ def spread(tag: str, number: int, children: int) -> None:
         count.delay(tag, number * children + child)
 
 
+@app.task(name="spread_when_told")
+def spread_when_told(tag: str, number: int, children: int) -> None:
+    """Publish numbered tasks, once the journal says so."""
+    journal.write(tag, "waiting")
+    while not journal.count(f"{tag}.told"):
+        time.sleep(0.01)
+    journal.write(tag, "publishing")
+    for child in range(children):
+        count.delay(tag, number * children + child)
+
+
 @app.task(name="squeeze")
 def squeeze(queue: str, arguments: dict[str, Any]) -> str:
     """Publish to a queue with these arguments; return what comes of it."""
@@ -79,7 +90,7 @@ def _inside(hold: Callable[[], Any], steer: Callable[[int], Any]) -> Callable[[i
 
     def run(number: int) -> Any:
         with hold():
-            time.sleep(0.05)
+            time.sleep(0.005)
             return steer(number)
 
     return run

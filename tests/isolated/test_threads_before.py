@@ -79,6 +79,7 @@ def check(worker: Started, hub: str) -> None:
     assert "cannot release" not in worker.child.output()
 
 
+@pytest.mark.thorough(command="python -m celery", threads=tuple(THREADS.keys() - {"one imports"}))
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("command", ["celery", "python -m celery"])
 def test_the_celery_command_starts(
@@ -94,6 +95,7 @@ def test_the_celery_command_starts(
     assert worker.child.output().count("slow has been imported") == 1
 
 
+@pytest.mark.thorough(threads="one imports")
 @pytest.mark.parametrize("threads", ["one sleeps", "one imports"])
 def test_celerys_own_variable_for_other_pools_starts(
     shell: Shell, installed: Venv, hub: str, threads: str
@@ -108,6 +110,7 @@ def test_celerys_own_variable_for_other_pools_starts(
     check(worker, hub)
 
 
+@pytest.mark.thorough(threads="one imports")
 @pytest.mark.parametrize("threads", ["one sleeps", "one imports"])
 def test_python_m_hybrid_starts(shell: Shell, installed: Venv, hub: str, threads: str) -> None:
     worker = shell.start(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,9 @@ import pytest
 import redis
 from celery.exceptions import SoftTimeLimitExceeded
 from kombu import Connection
+from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
+from redis.retry import Retry
 
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.base import Hub
@@ -159,15 +162,32 @@ def test_a_blocking_command_blocks_nobody_else(
 
 
 def test_a_lost_connection_is_an_error_once(
-    client: MultiplexedRedis, plain: redis.Redis, in_greenlets: InGreenlets
+    plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
 ) -> None:
-    client.set("key", 1)
+    """Of each command that was under way; none of them has been executed, and others go on."""
+    pool = redis.ConnectionPool.from_url(
+        os.environ["REDIS_URL"], client_name="multiplexed", retry=Retry(NoBackoff(), 0)
+    )
+    client = MultiplexedRedis(hub=hub, connection_pool=pool)
+    client.ping()
     [ours] = connections(plain)
-    plain.execute_command("CLIENT", "KILL", "ID", ours)
-    outcomes = in_greenlets(lambda _: client.get("key"), 5)
-    # redis-py retries what it may; nobody waits for ever, and nobody gets another's reply.
-    assert all(got == b"1" or isinstance(got, redis.ConnectionError) for got in outcomes)
-    assert client.get("key") == b"1"
+
+    def run(number: int) -> Any:
+        if number < 5:
+            return client.incr("count")
+        while not any(one["id"] == ours and "b" in one["flags"] for one in plain.client_list()):
+            hub.sleep(0.001)
+        return plain.execute_command("CLIENT", "KILL", "ID", ours)
+
+    plain.client_pause(20_000, all=False)  # whoever writes waits in the server
+    *errors, _ = in_greenlets(run, 6)
+    plain.client_unpause()
+    assert [type(error) for error in errors] == [redis.ConnectionError] * 5
+    assert len({id(error) for error in errors}) == 5
+    assert sorted(in_greenlets(lambda _: client.incr("count"), 5)) == [1, 2, 3, 4, 5]
+    assert len(connections(plain)) == 1
+    client.close()
+    pool.disconnect()
 
 
 def test_what_is_posted_is_executed_before_what_comes_later(
