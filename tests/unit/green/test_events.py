@@ -113,7 +113,9 @@ def test_more_events_than_a_message_takes_go_out_in_several(
     assert [event["number"] for group in seen for event in group] == list(range(count))
 
 
-def test_a_reconnect_leaves_no_dispatcher_behind(app: Celery, hub: Hub) -> None:
+def test_a_reconnect_leaves_no_dispatcher_behind(
+    app: Celery, hub: Hub, turns: Callable[..., None]
+) -> None:
     left = []
     before = None
     for _ in range(5):
@@ -124,7 +126,7 @@ def test_a_reconnect_leaves_no_dispatcher_behind(app: Celery, hub: Hub) -> None:
         made.close()
         made.connection.close()
         del made
-    hub.sleep(0.001)
+    turns()
     gc.collect()
     assert [one() for one in left] == [None] * 5
 
@@ -170,7 +172,7 @@ def test_behind_a_broker_that_takes_nothing_whoever_has_events_waits(
             sent.append(number)
 
     hub.spawn(send)
-    hub.sleep(0.01)
+    turns()
     buffer = made.send.__self__
     statistics = buffer.statistics()
     assert (statistics["groups"], statistics["pending"], statistics["waiting"]) == (4, 0, 1)
@@ -211,19 +213,23 @@ def test_the_end_of_the_greenlet_that_sends_loses_no_later_event(
     made = dispatcher(app, hub)
     queue = listen(made)
     publish = made._publish
+    gate = Place(hub)
     sending: list[Any] = []
 
-    def publish_slowly(*args: Any, **options: Any) -> Any:
+    def publish_when_it_may(*args: Any, **options: Any) -> Any:
         sending.append(hub.current())
-        hub.sleep(0.01)
+        if not gate.is_told:
+            gate.wait()
         return publish(*args, **options)
 
-    made._publish = publish_slowly
+    made._publish = publish_when_it_may
     made.send("task-custom", uuid="id", number=0)
-    hub.sleep(0.002)
+    turns()
     made.send("task-custom", uuid="id", number=1)
     hub.call_soon(hub.interrupt, sending[0], GreenletExit)
-    hub.sleep(0.03)
+    turns()
+    gate.tell()
+    turns()
     assert [event["number"] for group in groups(queue) for event in group] == [1]
     assert len(sending) == 2
 

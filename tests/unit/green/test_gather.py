@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -15,7 +15,7 @@ from hybrid import JobKilled
 from hybrid.errors import WorkLostError
 from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import GROUP_LIMIT, Gather
-from hybrid.hubs.parking import copied
+from hybrid.hubs.parking import ParkingLot, Place, copied
 
 
 class Killed(BaseException):
@@ -27,7 +27,7 @@ def test_what_is_wanted_in_one_turn_is_a_group(hub: Hub) -> None:
 
     def perform(items: list[int]) -> Sequence[int]:
         groups.append(items)
-        hub.sleep(0.01)
+        hub.sleep(0)
         return [item * 10 for item in items]
 
     gather = Gather(hub, perform)
@@ -48,23 +48,30 @@ def test_a_group_is_never_done_by_who_submits(hub: Hub) -> None:
     assert performed_by != [hub.current()]
 
 
-def test_what_comes_while_a_group_is_performed_is_the_next_group(hub: Hub) -> None:
-    groups: list[int] = []
+def test_what_comes_while_a_group_is_performed_is_the_next_group(
+    hub: Hub, turns: Callable[..., None], until: Callable[..., None]
+) -> None:
+    gate = Place(hub)
+    groups: list[list[int]] = []
 
-    def perform(items: list[int]) -> Sequence[None]:
-        groups.append(len(items))
-        hub.sleep(0.02)
-        return [None] * len(items)
+    def perform(items: list[int]) -> Sequence[int]:
+        groups.append(items)
+        if len(groups) == 1:
+            gate.wait()
+        return items
 
     gather = Gather(hub, perform)
 
-    def run(number: int) -> None:
-        hub.sleep(0.001 * number)
-        gather.submit(number)
+    def run(number: int) -> Any:
+        if number:
+            until(lambda: groups)
+        if number == 9:
+            turns()  # all others have submitted theirs
+            gate.tell()
+        return gather.submit(number)
 
-    in_greenlets(hub, run, 10)
-    assert sum(groups) == 10
-    assert len(groups) <= 4
+    assert in_greenlets(hub, run, 10) == list(range(10))
+    assert groups == [[0], list(range(1, 10))]
 
 
 def test_a_group_is_bounded(hub: Hub) -> None:
@@ -72,7 +79,7 @@ def test_a_group_is_bounded(hub: Hub) -> None:
 
     def perform(items: list[int]) -> Sequence[None]:
         groups.append(len(items))
-        hub.sleep(0.01)
+        hub.sleep(0)
         return [None] * len(items)
 
     gather = Gather(hub, perform)
@@ -82,7 +89,7 @@ def test_a_group_is_bounded(hub: Hub) -> None:
 
 def test_an_exception_among_the_outcomes_reaches_the_one_it_belongs_to(hub: Hub) -> None:
     def perform(items: list[int]) -> Sequence[Any]:
-        hub.sleep(0.01)
+        hub.sleep(0)
         return [KeyError(item) if item % 2 else item for item in items]
 
     gather = Gather(hub, perform)
@@ -96,7 +103,7 @@ def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
     fails = [False, True]
 
     def perform(items: list[int]) -> Sequence[int]:
-        hub.sleep(0.01)
+        hub.sleep(0)
         if fails.pop():
             raise ConnectionError("gone")
         return items
@@ -109,11 +116,15 @@ def test_a_group_that_fails_fails_all_of_it_and_not_the_next(hub: Hub) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
+def test_a_submitter_that_is_killed_harms_nobody(
+    hub: Hub, turns: Callable[..., None], times: int
+) -> None:
     done: list[int] = []
+    gate, elsewhere = Place(hub), ParkingLot(hub)
 
     def perform(items: list[int]) -> Sequence[int]:
-        hub.sleep(0.02)
+        if not gate.is_told:
+            gate.wait()
         done.extend(items)
         return items
 
@@ -128,26 +139,35 @@ def test_a_submitter_that_is_killed_harms_nobody(hub: Hub, times: int) -> None:
                 gather.submit(number)
             except Killed:
                 # It waits for something else now, and nobody may wake it from that.
-                began = hub.current()
-                hub.sleep(0.05)
-                return began is hub.current()
+                return elsewhere.park()
         return gather.submit(number)
 
     def kill() -> None:
         for greenlet in greenlets[:times]:
             greenlet.throw(Killed)
 
-    hub.call_later(0.005, kill)
-    assert in_greenlets(hub, run, 5) == [True] * times + list(range(times, 5))
+    def kill_and_go_on() -> None:
+        turns()
+        hub.call_soon(kill)
+        turns()
+        gate.tell()
+        turns()
+        elsewhere.unpark_all("the other")
+
+    hub.spawn(kill_and_go_on)
+    assert in_greenlets(hub, run, 5) == ["the other"] * times + list(range(times, 5))
     assert sorted(done) == [*range(5), 99]
 
 
 @pytest.mark.parametrize("exc", [SoftTimeLimitExceeded, JobKilled, Killed, GreenletExit])
-def test_one_that_is_ended_leaves_the_others_theirs(hub: Hub, exc: type[BaseException]) -> None:
+def test_one_that_is_ended_leaves_the_others_theirs(
+    hub: Hub, turns: Callable[..., None], exc: type[BaseException]
+) -> None:
     working = hub.current()
+    gate = Place(hub)
 
     def perform(items: list[int]) -> Sequence[int]:
-        hub.sleep(0.02)
+        gate.wait()
         return items
 
     gather = Gather(hub, perform)
@@ -157,7 +177,13 @@ def test_one_that_is_ended_leaves_the_others_theirs(hub: Hub, exc: type[BaseExce
         submitters.append(hub.current())
         return gather.submit(number)
 
-    hub.call_later(0.005, lambda: hub.interrupt(submitters[0], exc))
+    def end_and_go_on() -> None:
+        turns()
+        hub.call_soon(hub.interrupt, submitters[0], exc)
+        turns()
+        gate.tell()
+
+    hub.spawn(end_and_go_on)
     ended, *others = in_greenlets(hub, run, 4)
     assert isinstance(ended, exc)
     assert others == [1, 2, 3]
@@ -166,7 +192,7 @@ def test_one_that_is_ended_leaves_the_others_theirs(hub: Hub, exc: type[BaseExce
 
 @pytest.mark.parametrize("exc", [JobKilled, Killed, GreenletExit])
 def test_the_end_of_the_gatherers_greenlet_ends_nobody_else(
-    hub: Hub, exc: type[BaseException]
+    hub: Hub, turns: Callable[..., None], until: Callable[..., None], exc: type[BaseException]
 ) -> None:
     performed_by: list[Any] = []
     groups: list[list[int]] = []
@@ -174,17 +200,22 @@ def test_the_end_of_the_gatherers_greenlet_ends_nobody_else(
     def perform(items: list[int]) -> Sequence[int]:
         performed_by.append(hub.current())
         groups.append(items)
-        hub.sleep(0.02)
+        if len(groups) == 1:
+            hub.park()
         return items
 
     gather = Gather(hub, perform)
 
     def run(number: int) -> Any:
         if number == 3:
-            hub.sleep(0.005)  # it is in the group after that
+            until(lambda: groups)  # it is in the group after that
         return gather.submit(number)
 
-    hub.call_later(0.01, lambda: hub.interrupt(performed_by[0], exc))
+    def end() -> None:
+        until(lambda: gather.statistics()["pending"])
+        hub.call_soon(hub.interrupt, performed_by[0], exc)
+
+    hub.spawn(end)
     *lost, last = in_greenlets(hub, run, 4)
     assert [type(error) for error in lost] == [WorkLostError] * 3
     assert last == 3
@@ -192,17 +223,29 @@ def test_the_end_of_the_gatherers_greenlet_ends_nobody_else(
     assert gather.submit(5) == 5
 
 
-def test_a_stray_switch_does_not_end_the_wait(hub: Hub) -> None:
+def test_a_stray_switch_does_not_end_the_wait(hub: Hub, turns: Callable[..., None]) -> None:
+    gate = Place(hub)
+    strayed: list[bool] = []
+
     def perform(items: list[int]) -> Sequence[int]:
-        hub.sleep(0.02)
+        if not gate.is_told:
+            gate.wait()
         return items
 
     gather = Gather(hub, perform)
     hub.spawn(gather.submit, 0)
     hub.sleep(0)
     me = hub.current()
-    hub.call_later(0.005, me.switch)
+
+    def stray_and_go_on() -> None:
+        turns()
+        hub.call_soon(lambda: strayed.append(me.switch()))
+        turns()
+        gate.tell()
+
+    hub.spawn(stray_and_go_on)
     assert gather.submit(3) == 3
+    assert strayed
 
 
 def test_performing_may_submit_to_another(hub: Hub) -> None:

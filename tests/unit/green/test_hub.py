@@ -146,5 +146,5 @@ def test_others_run_during_a_sleep(hub: Hub) -> None:
     ran: list[int] = []
     hub.spawn(ran.append, 1)
     hub.sleep(0)
-    hub.sleep(0.001)
+    hub.sleep(0.001)  # gevent looks at new greenlets only when it may wait
     assert ran == [1]

@@ -7,7 +7,7 @@ import logging
 import re
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from celery.app.defaults import DEFAULT_PROCESS_LOG_FMT
@@ -51,12 +51,14 @@ def without_time(text: str) -> str:
         "nothing but %(name)s",
     ],
 )
-def test_lines_are_those_of_logging(hub: Hub, logger: logging.Logger, line: str) -> None:
+def test_lines_are_those_of_logging(
+    hub: Hub, logger: logging.Logger, line: str, turns: Callable[..., None]
+) -> None:
     stream = io.StringIO()
     attach(logger, logging.StreamHandler(stream), line)
     log = InfoLogger(logger, hub)
     log(MESSAGE, CONTEXT)
-    hub.sleep(0.01)
+    turns()
     ours = without_time(stream.getvalue())
     stream.truncate(0)
     stream.seek(0)
@@ -68,7 +70,7 @@ def test_lines_are_those_of_logging(hub: Hub, logger: logging.Logger, line: str)
 
 
 def test_the_times_of_lines_are_those_of_logging(
-    hub: Hub, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, turns: Callable[..., None]
 ) -> None:
     stream = io.StringIO()
     handler = attach(logger, logging.StreamHandler(stream), "%(asctime)s %(message)s")
@@ -81,11 +83,13 @@ def test_the_times_of_lines_are_those_of_logging(
         record.created, record.msecs = moment, int(moment % 1 * 1000)
         expected.append(handler.formatter.format(record))
     monkeypatch.undo()
-    hub.sleep(0.01)
+    turns()
     assert stream.getvalue().splitlines() == expected
 
 
-def test_other_records_come_after_the_lines_before_them(hub: Hub, logger: logging.Logger) -> None:
+def test_other_records_come_after_the_lines_before_them(
+    hub: Hub, logger: logging.Logger, turns: Callable[..., None]
+) -> None:
     stream = io.StringIO()
     attach(logger, logging.StreamHandler(stream), "%(message)s")
     log = InfoLogger(logger, hub)
@@ -93,12 +97,14 @@ def test_other_records_come_after_the_lines_before_them(hub: Hub, logger: loggin
         log("line %(number)d", {"number": number})
         logger.warning("warning %d", number)
     log("the last", {"number": 3})
-    hub.sleep(0.01)
+    turns()
     expected = [f"{kind} {number}" for number in range(3) for kind in ("line", "warning")]
     assert stream.getvalue().splitlines() == [*expected, "the last"]
 
 
-def test_lines_of_a_turn_are_one_write(hub: Hub, logger: logging.Logger) -> None:
+def test_lines_of_a_turn_are_one_write(
+    hub: Hub, logger: logging.Logger, turns: Callable[..., None]
+) -> None:
     writes: list[str] = []
 
     class Stream(io.StringIO):
@@ -111,7 +117,7 @@ def test_lines_of_a_turn_are_one_write(hub: Hub, logger: logging.Logger) -> None
     for _ in range(5):
         log(MESSAGE, CONTEXT)
     assert writes == []
-    hub.sleep(0.01)
+    turns()
     assert writes == [f"{MESSAGE % CONTEXT}\n" * 5]
 
 
@@ -134,7 +140,7 @@ def test_a_handler_of_somebody_elses_gets_records(hub: Hub, logger: logging.Logg
     assert len(stream.getvalue().splitlines()) == 2
 
 
-def test_the_level_may_change(hub: Hub, logger: logging.Logger) -> None:
+def test_the_level_may_change(hub: Hub, logger: logging.Logger, turns: Callable[..., None]) -> None:
     stream = io.StringIO()
     handler = attach(logger, logging.StreamHandler(stream))
     log = InfoLogger(logger, hub)
@@ -143,28 +149,28 @@ def test_the_level_may_change(hub: Hub, logger: logging.Logger) -> None:
     logger.setLevel(logging.INFO)
     handler.setLevel(logging.WARNING)
     log(MESSAGE, CONTEXT)
-    hub.sleep(0.01)
+    turns()
     assert stream.getvalue() == ""
 
 
 def test_a_file_that_was_moved_is_opened_anew(
-    hub: Hub, logger: logging.Logger, tmp_path: Path
+    hub: Hub, logger: logging.Logger, tmp_path: Path, turns: Callable[..., None]
 ) -> None:
     path = tmp_path / "worker.log"
     handler = attach(logger, WatchedFileHandler(path, encoding="utf-8"), "%(message)s")
     log = InfoLogger(logger, hub)
     log("one %(x)d", {"x": 1})
-    hub.sleep(0.01)
+    turns()
     path.rename(tmp_path / "old.log")
     log("two %(x)d", {"x": 2})
-    hub.sleep(0.01)
+    turns()
     handler.close()
     assert (tmp_path / "old.log").read_text() == "one 1\n"
     assert path.read_text() == "two 2\n"
 
 
 def test_what_cannot_be_encoded_loses_no_line(
-    hub: Hub, logger: logging.Logger, tmp_path: Path
+    hub: Hub, logger: logging.Logger, tmp_path: Path, turns: Callable[..., None]
 ) -> None:
     handler = attach(
         logger, WatchedFileHandler(tmp_path / "worker.log", encoding="ascii"), "%(message)s"
@@ -172,7 +178,7 @@ def test_what_cannot_be_encoded_loses_no_line(
     log = InfoLogger(logger, hub)
     for text in ("plain", "é"):
         log("%(text)s", {"text": text})
-    hub.sleep(0.01)
+    turns()
     handler.close()
     assert (tmp_path / "worker.log").read_text() == "plain\n\\xe9\n"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -34,14 +34,14 @@ def waiter(hub: Hub, wait: Any, into: list[Any]) -> Any:
 
 def test_a_place_passes_a_value(hub: Hub) -> None:
     place = Place(hub)
-    hub.call_later(0.001, lambda: place.tell("value"))
+    hub.call_soon(lambda: place.tell("value"))
     assert place.wait() == "value"
 
 
 def test_a_place_passes_an_error(hub: Hub) -> None:
     place = Place(hub)
     error = KeyError("told")
-    hub.call_later(0.001, lambda: place.fail(error))
+    hub.call_soon(lambda: place.fail(error))
     with pytest.raises(KeyError) as caught:
         place.wait()
     assert caught.value is error
@@ -65,25 +65,25 @@ def test_a_wait_ends_at_its_deadline(hub: Hub) -> None:
     assert lot.statistics() == {"waiting": 0}
 
 
-def test_a_stray_switch_does_not_end_a_wait(hub: Hub) -> None:
+def test_a_stray_switch_does_not_end_a_wait(hub: Hub, turns: Callable[..., None]) -> None:
     place = Place(hub)
     me = hub.current()
-    hub.call_later(0.001, me.switch)
-    hub.call_later(0.005, lambda: place.tell("value"))
+    hub.call_soon(me.switch)
+    hub.spawn(lambda: (turns(), place.tell("value")))
     assert place.wait() == "value"
 
 
 @pytest.mark.parametrize("exc", ENDS)
-def test_nobody_switches_into_one_that_was_ended(hub: Hub, exc: type[BaseException]) -> None:
-    place = Place(hub)
+def test_nobody_switches_into_one_that_was_ended(
+    hub: Hub, turns: Callable[..., None], exc: type[BaseException]
+) -> None:
+    place, other = Place(hub), Place(hub)
     seen: list[Any] = []
 
     def run() -> str:
         try:
             return place.wait()
         except exc:
-            other = Place(hub)
-            hub.call_later(0.01, lambda: other.tell("the other"))
             return other.wait()
 
     greenlet = waiter(hub, run, seen)
@@ -93,13 +93,19 @@ def test_nobody_switches_into_one_that_was_ended(hub: Hub, exc: type[BaseExcepti
         place.tell("too late")
 
     hub.call_soon(end_and_tell)
-    hub.sleep(0.03)
+    turns()
+    assert seen == []
+    other.tell("the other")
+    turns()
     assert seen == ["the other"]
 
 
 @pytest.mark.parametrize("exc", ENDS)
 def test_what_leaves_one_does_not_keep_the_others_from_going_on(
-    hub: Hub, exc: type[BaseException], capfd: pytest.CaptureFixture[str]
+    hub: Hub,
+    turns: Callable[..., None],
+    exc: type[BaseException],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     lot = ParkingLot(hub)
     went_on: list[int] = []
@@ -112,16 +118,16 @@ def test_what_leaves_one_does_not_keep_the_others_from_going_on(
 
     for number in range(6):
         hub.spawn(run, number)
-    hub.sleep(0.001)
+    turns()
     hub.call_soon(lot.unpark_all)
-    hub.sleep(0.01)
+    turns()
     assert went_on == list(range(6))
     assert ("KeyError" in capfd.readouterr().err) is (exc is KeyError)
 
 
 @pytest.mark.parametrize("exc", [SystemExit, KeyboardInterrupt])
 def test_an_end_of_the_process_reaches_the_main_greenlet_and_the_others_go_on(
-    hub: Hub, exc: type[BaseException]
+    hub: Hub, turns: Callable[..., None], exc: type[BaseException]
 ) -> None:
     lot = ParkingLot(hub)
     went_on: list[int] = []
@@ -134,15 +140,15 @@ def test_an_end_of_the_process_reaches_the_main_greenlet_and_the_others_go_on(
 
     for number in range(3):
         hub.spawn(run, number)
-    hub.sleep(0.001)
+    turns()
     hub.call_soon(lot.unpark_all)
     with pytest.raises(exc):
         hub.sleep(1)
-    hub.sleep(0.001)
+    turns()
     assert went_on == [0, 1, 2]
 
 
-def test_a_lot_lets_them_go_in_order(hub: Hub) -> None:
+def test_a_lot_lets_them_go_in_order(hub: Hub, turns: Callable[..., None]) -> None:
     lot = ParkingLot(hub)
     went_on: list[tuple[int, Any]] = []
 
@@ -151,20 +157,20 @@ def test_a_lot_lets_them_go_in_order(hub: Hub) -> None:
 
     for number in range(5):
         hub.spawn(run, number)
-    hub.sleep(0.001)
+    turns()
     assert lot.statistics() == {"waiting": 5}
     lot.unpark(2, "two")
-    hub.sleep(0.001)
+    turns()
     assert went_on == [(0, "two"), (1, "two")]
     lot.unpark_all("all")
-    hub.sleep(0.001)
+    turns()
     assert went_on[2:] == [(2, "all"), (3, "all"), (4, "all")]
 
 
-def test_each_raises_an_error_of_its_own(hub: Hub) -> None:
+def test_each_raises_an_error_of_its_own(hub: Hub, turns: Callable[..., None]) -> None:
     lot = ParkingLot(hub)
     error = ConnectionError("gone")
-    hub.call_later(0.002, lambda: lot.fail(error))
+    hub.spawn(lambda: (turns(), lot.fail(error)))
     errors = in_greenlets(hub, lambda _: lot.park(), 3)
     assert [str(one) for one in errors] == ["gone"] * 3
     assert len({id(one) for one in (*errors, error)}) == 4
@@ -172,7 +178,7 @@ def test_each_raises_an_error_of_its_own(hub: Hub) -> None:
 
 @pytest.mark.parametrize("exc", ENDS)
 def test_a_turn_that_was_given_to_one_that_is_ended_goes_to_the_next(
-    hub: Hub, exc: type[BaseException]
+    hub: Hub, turns: Callable[..., None], exc: type[BaseException]
 ) -> None:
     lot = ParkingLot(hub)
     seen: list[Any] = []
@@ -184,7 +190,7 @@ def test_a_turn_that_was_given_to_one_that_is_ended_goes_to_the_next(
         hub.interrupt(first, exc)
 
     hub.call_soon(choose_and_end)
-    hub.sleep(0.01)
+    turns()
     assert isinstance(seen[0], exc)
     assert seen[1:] == ["turn"]
     assert lot.statistics() == {"waiting": 0}
