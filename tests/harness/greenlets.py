@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Callable
 
 from hybrid.hubs.base import Hub
@@ -24,3 +25,12 @@ def in_greenlets(hub: Hub, run: Callable[[int], Any], count: int) -> list[Any]:
     while left[0]:
         hub.sleep(0.001)
     return outcomes
+
+
+def until(hub: Hub, condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """Let the others run until a condition holds, and return what it says."""
+    give_up = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < give_up, f"not within {seconds} s"
+        hub.sleep(0.001)
+    return found

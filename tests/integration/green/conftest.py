@@ -9,9 +9,11 @@ from typing import Any, Callable
 
 import pytest
 import redis
+from celery import Celery
 from harness import greenlets
 
 from hybrid import hubs
+from hybrid.backends.redis import RedisBackend
 from hybrid.clients.redis import MultiplexedRedis
 from hybrid.hubs.base import Hub
 
@@ -40,6 +42,33 @@ def client(hub: Hub, plain: redis.Redis) -> Iterator[MultiplexedRedis]:
     yield multiplexed
     multiplexed.close()
     pool.disconnect()
+
+
+@pytest.fixture
+def app() -> Celery:
+    return Celery("green", set_as_current=False)
+
+
+@pytest.fixture
+def make_backend(app: Celery, hub: Hub) -> Iterator[Callable[[str], RedisBackend]]:
+    """Makes the result backend that the greenlets of ``app`` share."""
+    made: list[RedisBackend] = []
+
+    def make(url: str) -> RedisBackend:
+        backend = RedisBackend(app=app, url=url)
+        backend.thread_safe = True
+        app._backend = backend
+        made.append(backend)
+        return backend
+
+    yield make
+    for backend in made:
+        backend.result_consumer.stop()
+
+
+@pytest.fixture
+def backend(make_backend: Callable[[str], RedisBackend], plain: redis.Redis) -> RedisBackend:
+    return make_backend(os.environ["REDIS_URL"])
 
 
 @pytest.fixture

@@ -12,39 +12,13 @@ import redis
 from celery import Celery, uuid
 from celery.exceptions import SoftTimeLimitExceeded, TimeoutError
 from greenlet import GreenletExit
+from harness.greenlets import until
 
 from hybrid import JobKilled
 from hybrid.backends.redis import RedisBackend, listen
 from hybrid.hubs.base import Hub
 
 InGreenlets = Callable[..., list[Any]]
-
-
-@pytest.fixture
-def app() -> Celery:
-    return Celery("listening", set_as_current=False)
-
-
-@pytest.fixture
-def make_backend(app: Celery, hub: Hub) -> Iterator[Callable[[str], RedisBackend]]:
-    made: list[RedisBackend] = []
-
-    def make(url: str) -> RedisBackend:
-        backend = RedisBackend(app=app, url=url)
-        backend.thread_safe = True
-        app._backend = backend
-        made.append(backend)
-        return backend
-
-    yield make
-    for backend in made:
-        backend.result_consumer.stop()
-
-
-@pytest.fixture
-def backend(make_backend: Any, plain: redis.Redis) -> RedisBackend:
-    made: RedisBackend = make_backend(os.environ["REDIS_URL"])
-    return made
 
 
 @pytest.fixture
@@ -63,14 +37,6 @@ def mute_user(plain: redis.Redis) -> Iterator[str]:
 
 def url_of(user: str) -> str:
     return os.environ["REDIS_URL"].replace("redis://", f"redis://{user}:secret@")
-
-
-def until(hub: Hub, condition: Callable[[], Any]) -> Any:
-    for _ in range(500):
-        if found := condition():
-            return found
-        hub.sleep(0.01)
-    raise AssertionError("It does not come true.")
 
 
 def is_listening(plain: redis.Redis, ids: list[str]) -> bool:

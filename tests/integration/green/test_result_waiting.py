@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from typing import Any, Callable
 
 import pytest
@@ -11,30 +9,12 @@ import redis
 from celery import Celery, uuid
 from celery.exceptions import TimeoutError
 from celery.result import GroupResult
+from harness.greenlets import until
 
 from hybrid.backends.redis import RedisBackend
 from hybrid.hubs.base import Hub
 
 InGreenlets = Callable[..., list[Any]]
-
-
-def new_backend(app: Celery, url: str) -> RedisBackend:
-    backend = RedisBackend(app=app, url=url)
-    backend.thread_safe = True
-    app._backend = backend
-    return backend
-
-
-@pytest.fixture
-def app() -> Celery:
-    return Celery("waiting", set_as_current=False)
-
-
-@pytest.fixture
-def backend(app: Celery, plain: redis.Redis, hub: Hub) -> Iterator[RedisBackend]:
-    backend = new_backend(app, os.environ["REDIS_URL"])
-    yield backend
-    backend.result_consumer.stop()
 
 
 @pytest.fixture
@@ -49,14 +29,6 @@ def listeners(plain: redis.Redis, ids: list[str]) -> list[int]:
 
 def lose_connection(plain: redis.Redis) -> None:
     plain.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
-
-
-def until(hub: Hub, condition: Callable[[], Any]) -> Any:
-    for _ in range(500):
-        if found := condition():
-            return found
-        hub.sleep(0.01)
-    raise AssertionError("It does not come true.")
 
 
 def test_who_calls_a_task_does_not_listen(
@@ -155,11 +127,11 @@ def test_who_is_killed_while_it_begins_to_wait_harms_nobody(
 
 
 def test_a_failure_is_raised(
-    app: Celery, backend: RedisBackend, in_greenlets: InGreenlets, hub: Hub
+    app: Celery, backend: RedisBackend, plain: redis.Redis, in_greenlets: InGreenlets, hub: Hub
 ) -> None:
     def run(number: int) -> Any:
         if number == 1:
-            hub.sleep(0.1)
+            until(hub, lambda: listeners(plain, ["id"]) == [1])
             return backend.store_result("id", ValueError("no"), "FAILURE")
         return app.AsyncResult("id").get(timeout=10)
 
@@ -168,15 +140,21 @@ def test_a_failure_is_raised(
 
 
 def test_a_group_comes_as_it_is_done(
-    app: Celery, backend: RedisBackend, in_greenlets: InGreenlets, hub: Hub, ids: list[str]
+    app: Celery,
+    backend: RedisBackend,
+    plain: redis.Redis,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    ids: list[str],
 ) -> None:
     group = GroupResult("g", [app.AsyncResult(i) for i in ids[:3]], app=app)
     told: list[str] = []
 
     def run(number: int) -> Any:
         if number == 1:
+            until(hub, lambda: listeners(plain, ids[:3]) == [1] * 3)
             for task_id in reversed(ids[:3]):
-                hub.sleep(0.1)
+                until(hub, lambda: not told or told[-1].startswith("got"))
                 told.append(f"stored {ids.index(task_id)}")
                 backend.store_result(task_id, ids.index(task_id), "SUCCESS")
             return None
@@ -235,7 +213,7 @@ def test_messages_are_told_to_those_who_wait(
             until(hub, lambda: listeners(plain, ["0", "1"]) == [1, 1])
             backend.store_result("0", {"step": 1}, "PROGRESS")
             backend.store_result("0", 0, "SUCCESS")
-            hub.sleep(0.1)
+            until(hub, lambda: len(told) == 2)
             backend.store_result("1", 1, "SUCCESS")
             return None
         result = app.AsyncResult(str(number))
@@ -285,8 +263,10 @@ def test_another_thread_gets_results_too(
         assert result.wait() == 1
 
 
-def test_without_a_server_the_error_is_raised(app: Celery, in_greenlets: InGreenlets) -> None:
+def test_without_a_server_the_error_is_raised(
+    app: Celery, make_backend: Callable[[str], RedisBackend], in_greenlets: InGreenlets
+) -> None:
     app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 1}}
-    backend = new_backend(app, "redis://127.0.0.1:1/0")
+    backend = make_backend("redis://127.0.0.1:1/0")
     outcomes = in_greenlets(lambda number: app.AsyncResult(str(number)).get(timeout=10), 3)
     assert all(isinstance(outcome, backend.connection_errors) for outcome in outcomes)

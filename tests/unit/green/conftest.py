@@ -7,13 +7,14 @@ runs on Celery's own pool for the hub as well.
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Callable
 
 import celery
 import pytest
+from harness import greenlets
 
 from hybrid import hubs
 from hybrid.hubs.base import Hub
@@ -82,16 +83,9 @@ def make_pool(pool_class: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def until(hub: Hub) -> Callable[..., None]:
+def until(hub: Hub) -> Callable[..., Any]:
     """Lets the others run until a condition holds."""
-
-    def wait(condition: Callable[[], object], seconds: float = 5.0) -> None:
-        give_up = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < give_up, f"not within {seconds} s"
-            hub.sleep(0.001)
-
-    return wait
+    return partial(greenlets.until, hub)
 
 
 @pytest.fixture
