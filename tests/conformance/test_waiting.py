@@ -17,7 +17,11 @@ from harness.journal import Journal
 from harness.waiting import eventually
 from harness.worker import CELERY, StartWorker, Worker
 
-pytestmark = pytest.mark.dedicated
+pytestmark = [
+    pytest.mark.dedicated,
+    # Who watches makes a difference to hybrid pools only.
+    pytest.mark.thorough(pool=("gevent", "eventlet"), start_waiting="unwatched"),
+]
 
 StartWaiting = Callable[..., Worker]
 
