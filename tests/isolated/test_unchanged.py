@@ -128,6 +128,7 @@ def editable(tmp_path: Path) -> Iterator[Venv]:
         built.unlink()
 
 
+@pytest.mark.thorough  # it compiles everything once more, for another interpreter: a minute
 def test_an_editable_installation_has_the_start_up_file(shell: Shell, editable: Venv) -> None:
     worker = shell.start(
         editable, "celery", "-A", "proj", "worker", "-P", "hybrid.gevent", "-c", "10"
