@@ -1,4 +1,4 @@
-"""What the documents name is there: files, public names, records, contracts, targets, pieces."""
+"""What the documents name is there: files, names, links, records, contracts, targets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Callable
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "python" / "hybrid"
@@ -95,15 +93,6 @@ def test_every_name_of_ours_can_be_imported() -> None:
     assert not _wrong(DOCUMENTS, _missing_names)
 
 
-def test_the_former_name_of_an_exception_is_the_same_exception() -> None:
-    import hybrid
-
-    with pytest.warns(DeprecationWarning, match=r"use hybrid\.JobKilled"):
-        from hybrid.worker.pool import JobKilled
-
-    assert JobKilled is hybrid.JobKilled
-
-
 def _dead_links(document: Path) -> list[str]:
     links = re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text())
     return [link for link in links if not (document.parent / link).exists()]
@@ -159,10 +148,3 @@ def _missing_targets(document: Path) -> set[str]:
 
 def test_every_target_of_make_that_is_named_exists() -> None:
     assert not _wrong(DOCUMENTS, _missing_targets)
-
-
-def test_every_piece_that_can_be_switched_off_is_in_the_readme() -> None:
-    from hybrid.worker.settings import PIECES
-
-    section = README.read_text().partition("how to switch it off")[2]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == PIECES.keys()
