@@ -14,13 +14,16 @@ import redis
 
 from .waiting import eventually
 
+JOURNAL = "journal"
+"""The name of its connections, for tests that kill all others."""
+
 
 class Journal:
     """Both ends of the journal; the worker writes, the test reads."""
 
     def __init__(self, url: str) -> None:
         # A thousand tasks may write at once, and redis-py's own bound is an error at 100.
-        self._redis = redis.Redis.from_url(url, max_connections=10_000)
+        self._redis = redis.Redis.from_url(url, max_connections=10_000, client_name=JOURNAL)
 
     def write(self, tag: str, event: str, **fields: Any) -> None:
         entry = {"event": event, "at": time.time(), **fields}

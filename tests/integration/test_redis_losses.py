@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from harness.brokers import Brokers, Space
-from harness.journal import Journal
+from harness.journal import JOURNAL, Journal
 from harness.proxy import proxied
 from harness.waiting import eventually
 from harness.worker import StartWorker, make_client
@@ -96,3 +97,51 @@ def test_each_acknowledged_task_runs_once_while_connections_are_killed(
     assert len(killed) >= 5
     assert ran == Counter(range(tasks))
     assert "Traceback" not in worker.output
+
+
+def kill_connections(space: Space, *kinds: str) -> None:
+    """Kill all connections but those of tests and journals, or those of some kinds."""
+    for entry in space.redis.client_list():
+        kind = "pubsub" if "P" in entry["flags"] else "normal"
+        if entry["name"] != JOURNAL and kind in (kinds or (kind,)):
+            space.redis.execute_command("CLIENT", "KILL", "ID", entry["id"])
+
+
+def test_tasks_that_run_when_all_connections_are_lost_run_once(
+    start_worker: StartWorker, journal: Journal, space: Space
+) -> None:
+    worker = start_worker(concurrency=20, settings={"worker_prefetch_multiplier": 1})
+    client = worker.client
+    results = [client.send_task("late_nap", ("held", 5.0)) for _ in range(20)]
+    journal.wait_for("held", "napping", times=20)
+    kill_connections(space)
+    # Behind them: it consumes again, and no more at a time than it may.
+    behind = [client.send_task("late_nap", ("behind", 0.1)) for _ in range(20)]
+    worker.wait_outcomes([result.id for result in (*results, *behind)], within=30)
+    eventually(lambda: not space.redis.exists("unacked", "unacked_index"), "all settled")
+    assert space.queue().ready() == 0
+    assert len(journal.entries("held", "napping")) == 20
+    assert len(journal.entries("behind", "napping")) == 20
+    assert worker.client.control.ping(timeout=10, limit=1)
+
+
+def test_tasks_that_are_killed_after_a_loss_go_back(
+    start_worker: StartWorker, journal: Journal, space: Space
+) -> None:
+    worker = start_worker(concurrency=20, settings={"worker_prefetch_multiplier": 1})
+    for _ in range(20):
+        worker.client.send_task("late_nap", ("killed", 60.0))
+    journal.wait_for("killed", "napping", times=20)
+    kill_connections(space)
+    eventually(lambda: worker.client.control.ping(timeout=1, limit=1), "it to be connected again")
+    worker.child.send_signal(signal.SIGQUIT)
+    assert worker.child.wait(30) is not None
+    assert space.queue().ready() == 20
+    assert not space.redis.exists("unacked", "unacked_index")
+
+
+def test_remote_control_outlives_its_connection(start_worker: StartWorker, space: Space) -> None:
+    worker = start_worker(concurrency=5)
+    assert worker.client.control.ping(timeout=10, limit=1)
+    kill_connections(space, "pubsub")
+    eventually(lambda: worker.client.control.ping(timeout=1, limit=1), "an answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
+from typing import Any
 
 from kombu.log import get_logger
 from kombu.transport import redis
@@ -24,6 +25,19 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
         self._restored_at = monotonic()
         #: Why Redis refuses for now to have messages put back.
         self._refusal: str | None = None
+
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        super()._on_connection_disconnect(connection)
+        # By now redis-py has closed the socket, so that kombu does not find its number and goes on
+        # polling that: nobody's, which ends a worker on eventlet, or whoever's gets it next.
+        for key, sock in list(self._chan_to_sock.items()):
+            if sock.fileno() < 0:
+                del self._chan_to_sock[key]
+                channel, _, command = key
+                for number, found in list(self._fd_to_chan.items()):
+                    if found == (channel, command):
+                        del self._fd_to_chan[number]
+                        self.poller.unregister(number)
 
     def maybe_restore_messages(self) -> None:
         """Put messages back whose visibility timeout has passed, if it is time to look."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Callable
 
@@ -35,6 +35,11 @@ class QoS(redis.QoS):  # type: ignore[misc]
             raise RuntimeError("no pool of ours runs in this process")
         #: Says how many more messages may be taken, where that is not a matter of prefetch alone.
         self.room: Callable[[], int] | None = None
+        #: Says which messages jobs hold that go on although the connection is lost.
+        self.held_by_jobs: Callable[[], Collection[str]] | None = None
+        #: Those, when this connection was lost; and the record of the next one, which has them.
+        self._kept: list[str] = []
+        self._successor: QoS | None = None
         self._recorded: set[str] = set()
         # kombu marks what is settled and forgets it at the next message, for the sake of threads.
         self._quick_ack = self._forget
@@ -92,6 +97,19 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
     def _forget(self, delivery_tag: str) -> None:
         self._delivered.pop(delivery_tag, None)
+        if self._successor is not None:
+            self._successor._forget(delivery_tag)
+
+    def succeed(self, before: QoS) -> None:
+        """Take over the messages that jobs hold since the connection ``before`` this one.
+
+        A delivery belongs to the worker and not to a connection: who acknowledges it does so where
+        it came from, and it counts as in flight here, and goes back with the others from here.
+        """
+        for tag in before._kept:
+            self._delivered[tag] = None
+        before._kept.clear()
+        before._successor = self
 
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""
@@ -152,7 +170,11 @@ class QoS(redis.QoS):  # type: ignore[misc]
             super().restore_by_tag(tag, client, leftmost)
 
     def restore_unacked(self, client: Any = None) -> None:
-        """Put all messages in flight back into their queues."""
+        """Put all messages in flight back into their queues, but for those that jobs go on with."""
+        if self.held_by_jobs is not None:
+            self._kept = [tag for tag in self.held_by_jobs() if tag in self._delivered]
+            for tag in self._kept:
+                del self._delivered[tag]
         tags = list(self._delivered)
         try:
             with self.channel.conn_or_acquire(client) as connected:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import logging
 from typing import Any, Callable
 
-from celery import signals
+from celery import bootsteps, signals
 from celery.exceptions import InvalidTaskError
 from celery.utils.log import get_logger
 from celery.worker import consumer
+from celery.worker import request as celery_request
 from celery.worker import state as worker_state
 from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
 from hybrid.backends import sharing
 from hybrid.transports import amqp, redis
+from hybrid.transports.redis.qos import QoS
 from hybrid.worker import settings
 from hybrid.worker.consuming import reading, request, strategy
 from hybrid.worker.consuming.held import DueLine
@@ -32,6 +34,8 @@ from hybrid.worker.watching import events, lines
 
 logger = get_logger("celery.worker.consumer")
 
+STOCK_CONTROL = "celery.worker.consumer.control:Control"
+HYBRID_CONTROL = "hybrid.worker.consuming.control:Control"
 #: With prefetching unlimited, jobs that may wait for each one that can run.
 BACKLOG_PER_SLOT = 4
 #: Messages for one task that our strategy may fail at and Celery's take, before it is given up.
@@ -62,6 +66,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     loop = staticmethod(greenloop)
 
+    class Blueprint(consumer.Consumer.Blueprint):  # type: ignore[misc]
+        """Celery's steps, with a mailbox that outlives its connection."""
+
+        default_steps = tuple(
+            HYBRID_CONTROL if step == STOCK_CONTROL else step
+            for step in consumer.Consumer.Blueprint.default_steps
+        )
+
     def __init__(self, on_task_request: Callable[[Any], None], **kwargs: Any) -> None:
         def run_or_refuse(request: Any) -> None:
             # Also called by the timer, for tasks with an ETA or a rate limit: it logs an error of
@@ -82,6 +94,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         #: Whether a loop performs what `call_soon` is given.
         self.is_looping = False
         self._event_buffer: events.Buffer | None = None
+        #: The record of the connection before this one.
+        self._former_qos: QoS | None = None
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
         self._off = settings.disabled(self.app)
@@ -158,6 +172,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             return None
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
+        if isinstance(channel.qos, QoS):
+            channel.qos.held_by_jobs = self._held_by_jobs
+            if self._former_qos is not None:
+                channel.qos.succeed(self._former_qos)
+            self._former_qos = channel.qos
         channel.start_popping()
         return lambda: channel.declined or True
 
@@ -165,6 +184,25 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         # Celery's own rule for this setting.
         limit = getattr(self.controller, "max_concurrency", None) or self.pool.num_processes
         return int(limit) - len(worker_state.reserved_requests)
+
+    def _held_by_jobs(self) -> set[str]:
+        """Tell the delivery tags of messages whose tasks go on although the connection is lost.
+
+        Celery puts them back as well, and they run once more.
+        """
+        if (
+            self.controller.blueprint.state != bootsteps.RUN
+            or worker_state.should_stop not in (None, False)
+            or worker_state.should_terminate not in (None, False)
+            or self.app.conf.worker_cancel_long_running_tasks_on_connection_loss
+        ):
+            return set()
+        begun = [getattr(job.accept_callback, "__self__", None) for job in self.pool.begun]
+        return {
+            found.message.delivery_tag
+            for found in (*worker_state.active_requests, *begun)
+            if isinstance(found, celery_request.Request) and not found.acknowledged
+        }
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.

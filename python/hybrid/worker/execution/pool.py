@@ -175,6 +175,11 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Return how many jobs run."""
         return self._busy
 
+    @property
+    def begun(self) -> list[Job]:
+        """The jobs that start whatever happens: they are, or have been, announced."""
+        return [*self._announcer.jobs, *self._ready]
+
     def wait_for_room(self, per_slot: int) -> None:
         """Wait while more than ``per_slot`` jobs are waiting for each that can run.
 

@@ -1,0 +1,65 @@
+"""Remote control that outlives its connection.
+
+Celery's mailbox has a connection and a greenlet of its own. When that connection alone is lost, the
+greenlet ends, and nobody answers until the consumer has lost its connection, too.
+
+Who may switch: the greenlet of the mailbox, while it waits for commands, and before it connects
+again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.utils.log import get_logger
+from celery.worker import pidbox
+from celery.worker.consumer import control
+
+logger = get_logger("celery.worker.pidbox")
+
+#: Seconds before the next connection.
+RECONNECT_WAIT = 1.0
+
+
+class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
+    """Celery's mailbox, which connects again."""
+
+    #: Stands for one start, until the next stop.
+    _run: object = None
+
+    def start(self, c: Any) -> None:
+        """Answer commands from now on, in a greenlet of its own."""
+        self._run = object()
+        super().start(c)
+
+    def on_stop(self) -> None:
+        """Have that greenlet end, and wait for it."""
+        self._run = None
+        super().on_stop()
+
+    def loop(self, c: Any) -> None:
+        """Answer commands until it is stopped."""
+        run = self._run
+        while run is not None and self._run is run and c.connection:
+            try:
+                super().loop(c)
+                return
+            except c.connection_errors as exc:
+                if self._run is not run or not c.connection:
+                    return
+                logger.warning("pidbox: Connection lost (%r). Trying to connect again...", exc)
+                c.pool.hub.sleep(RECONNECT_WAIT)
+
+
+class Control(control.Control):  # type: ignore[misc]
+    """Celery's bootstep with that mailbox."""
+
+    # Celery finds steps by name: this one takes the place of its own.
+    name = control.Control.name
+
+    def __init__(self, c: Any, **kwargs: Any) -> None:
+        super().__init__(c, **kwargs)
+        self.box = Mailbox(c)
+        self.start = self.box.start
+        self.stop = self.box.stop
+        self.shutdown = self.box.shutdown
