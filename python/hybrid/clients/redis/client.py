@@ -90,10 +90,11 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         Raises:
             redis.RedisError: The command failed, or the connection did.
         """
-        self._session.admit()
-        call = self._make([(args, {})])
+        session = self._session
+        session.admit()
+        call = Call([(args, {})], session.pack(args))
         call.expect(self.hub)
-        self._session.post(call)
+        session.post(call)
         [reply] = call.wait()
         if isinstance(reply, BaseException):
             raise reply

@@ -58,6 +58,8 @@ class Session:
     def __init__(self, hub: Hub, connector: Connector) -> None:
         self._hub = hub
         self._connector = connector
+        #: Returns a command as bytes.
+        self.pack = connector.pack
         self._ping = connector.pack(("PING",))
         #: How often this process has been forked off another.
         self._forks = 0
@@ -80,10 +82,6 @@ class Session:
         _sessions.add(self)
 
     # -- for callers
-
-    def pack(self, args: tuple[Any, ...]) -> bytes:
-        """Return a command as bytes."""
-        return self._connector.pack(args)
 
     @property
     def decodes(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import kombu
 from kombu.pools import ProducerPool as KombuProducerPool
+from kombu.resource import Resource
 
 from hybrid.encoding import JSON, encode_json
 from hybrid.transports import redis
@@ -137,7 +138,8 @@ class ReadyProducerPool(ProducerPool):
         """Take back a producer; one that has no connection any more is made ready by the next."""
         is_ready = resource.__connection__ is not None and resource._channel is not None
         if self.limit and is_ready and not self.is_beyond_limit(resource):
-            Places.release(self, resource)
+            resource.holder = None
+            Resource.release(self, resource)
         else:
             super().release(resource)
 
