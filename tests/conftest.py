@@ -6,11 +6,12 @@ broker or pool skips locally, and fails when ``CI=true``.
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Callable
 
@@ -124,6 +125,17 @@ def _is_thorough(item: pytest.Item) -> bool:
         )
         for mark in item.iter_markers("thorough")
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(
+    item: pytest.Item, nextitem: pytest.Item | None
+) -> Generator[None, object, object]:
+    """Collect what clients have left before a test that minds such sockets."""
+    outcome = yield
+    if _is_for_brokers(item) and nextitem is not None and not _is_for_brokers(nextitem):
+        gc.collect()
+    return outcome
 
 
 def _group(item: pytest.Item) -> str:

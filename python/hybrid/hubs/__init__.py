@@ -60,6 +60,9 @@ def on_fork(forget: Callable[[], object]) -> None:
 def _after_fork() -> None:
     if not _hubs:
         return
+    # What a finalizer of the parent's does may wait for a lock that nobody gives back here.
+    collects = gc.isenabled()
+    gc.disable()
     try:
         # First: until then the loop is the parent's.
         for hub in _hubs.values():
@@ -73,6 +76,8 @@ def _after_fork() -> None:
         _on_fork.clear()
         # Collected, what the parent has thrown away would be closed with words.
         gc.freeze()
+        if collects:
+            gc.enable()
     except BaseException:
         # Going on, the child would run what is its parent's.
         traceback.print_exc()

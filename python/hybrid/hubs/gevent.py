@@ -90,7 +90,9 @@ class GeventHub(Hub):
             for waiting in _find_waiting(self._loop):
                 forking.kept.append((waiting, waiting.callback, waiting.args))
                 waiting.stop()
-            gevent.reinit()
+            # The loop alone: gevent's `reinit` also ends the loops of native threads, and waits for
+            # that for ever. What gevent itself forks for Python code, it calls that for.
+            self._loop.reinit()
             if me is not self._hub and me.parent is not None:
                 last = forking.make_last()
                 # Where control goes when nothing is left that the loop could wait for.

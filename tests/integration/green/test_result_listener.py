@@ -59,11 +59,23 @@ def test_a_callback_that_raises_ends_the_wait_of_whoever_brought_it(
     hub: Hub,
     ids: list[str],
 ) -> None:
+    looked: list[bytes] = []
+    get = backend.get
+
+    def get_and_record(key: bytes) -> Any:
+        looked.append(key)
+        return get(key)
+
+    backend.get = get_and_record
+
     def refuse(meta: Any) -> None:
         raise LookupError(meta["task_id"])
 
     def run(number: int) -> Any:
         if number == 20:
+            # What is stored before somebody has looked is found, and not told.
+            until(hub, lambda: len(looked) == 20)
+            hub.sleep(0.05)
             return store_when_awaited(hub, plain, backend, ids)
         if number == 0:
             return app.AsyncResult(ids[0]).get(timeout=10, on_message=refuse)

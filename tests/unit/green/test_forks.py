@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 import time
 from typing import Any, Callable
@@ -179,3 +180,14 @@ def test_a_child_ends_with_the_greenlet_that_has_forked(
         raise leaves
 
     assert fork(hub, run) == (code, None)
+
+
+def test_a_program_starts_although_a_native_thread_has_a_loop(hub: Hub) -> None:
+    if hub.name == "eventlet":
+        pytest.skip("eventlet starts programs without a fork of its own")
+    import gevent
+
+    gevent.get_hub().threadpool.apply(gevent.sleep, (0,))
+    with gevent.Timeout(10):
+        done = subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True)
+    assert done.stdout == b"1\n"
