@@ -60,9 +60,9 @@ def arm() -> None:
 def patch(hub: str) -> None:
     """Patch for ``hub`` now, and give our pools their names."""
     global _wanted
-    from hybrid import patching
+    from hybrid.patches import monkey
 
-    patching.patch(hub)
+    monkey.patch(hub)
     if _wanted == hub:
         _wanted = None
     if "celery.concurrency" in sys.modules:
@@ -81,16 +81,17 @@ def patch_if_wanted() -> None:
     global _wanted
     if _wanted is not None:
         hub, _wanted = _wanted, None
-        from hybrid import patching
+        from hybrid.patches import monkey
 
-        patching.patch(hub)
+        monkey.patch(hub)
 
 
 def name_pools() -> None:
     """Let Celery know our pools by the names that users type; it must have been imported."""
+    from hybrid.patches import celery as patches
+
     aliases = sys.modules["celery.concurrency"].ALIASES
-    for name in POOLS:
-        aliases[name] = f"{name}:TaskPool"
+    patches.POOL_NAMES.replace_items(aliases, {name: f"{name}:TaskPool" for name in POOLS})
 
 
 def requested_hub(argv: Sequence[str]) -> str | None:
@@ -159,6 +160,8 @@ def _count_threads() -> int:
 
 def _replace_patcher() -> None:
     """Let Celery's command patch for our pools where it does so for its own."""
+    from hybrid.patches import celery as patches
+
     # Celery puts another module in the place of the one that was executed.
     celery: Any = sys.modules["celery"]
     celerys_own = celery.maybe_patch_concurrency
@@ -167,7 +170,7 @@ def _replace_patcher() -> None:
         patch_if_wanted()
         return celerys_own(*args, **kwargs)
 
-    celery.maybe_patch_concurrency = maybe_patch_concurrency
+    patches.PATCHER.replace(celery, maybe_patch_concurrency)
 
 
 class _CeleryWatcher:

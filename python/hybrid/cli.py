@@ -12,8 +12,10 @@ import click
 from celery import concurrency
 from celery.bin import worker
 
-from hybrid import _boot, patching
+from hybrid import _boot
 from hybrid.errors import NotPatchedError
+from hybrid.patches import celery as patches
+from hybrid.patches import monkey
 
 
 @click.command("hybrid", hidden=True)
@@ -31,7 +33,7 @@ def plugin() -> None:
 
 def run() -> Any:
     """Run Celery's command line for ``python -m hybrid``, in a process that is patched."""
-    worker.detach = _detach
+    patches.DETACH.replace(worker, _detach)
     from celery.bin.celery import main
 
     return main()
@@ -63,9 +65,9 @@ class _WorkersPool(worker.WorkersPool):  # type: ignore[misc]
                 f'-P hybrid.{hub}", or call hybrid.patch("{hub}") before any other import'
             )
         if value in _boot.POOLS and value not in self.choices:
-            patching.require(_boot.POOLS[value])
+            monkey.require(_boot.POOLS[value])
             return concurrency.get_implementation(f"{value}:TaskPool")
         return super().convert(value, param, ctx)
 
 
-patching.specialise(worker.WORKERS_POOL, _WorkersPool)
+patches.POOL_OPTION.specialise(worker.WORKERS_POOL, _WorkersPool)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from celery import signals
 
-from hybrid import hubs, patching
+from hybrid import runtime
 from hybrid.hubs.base import Hub
+from hybrid.patches import monkey
 from hybrid.worker import attach
 from hybrid.worker.execution import pool, timer
 
@@ -13,8 +14,8 @@ __all__ = ["TaskPool", "Timer"]
 
 
 def _get_hub() -> Hub:
-    patching.require("eventlet")
-    return hubs.get("eventlet")
+    monkey.require("eventlet")
+    return runtime.make("eventlet").hub
 
 
 class Timer(timer.Timer):

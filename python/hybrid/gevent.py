@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hybrid import hubs, patching
+from hybrid import runtime
 from hybrid.hubs.base import Hub
+from hybrid.patches import monkey
 from hybrid.worker import attach
 from hybrid.worker.execution import pool, timer
 
@@ -11,8 +12,8 @@ __all__ = ["TaskPool", "Timer"]
 
 
 def _get_hub() -> Hub:
-    patching.require("gevent")
-    return hubs.get("gevent")
+    monkey.require("gevent")
+    return runtime.make("gevent").hub
 
 
 class Timer(timer.Timer):

@@ -113,7 +113,7 @@ class Shell:
             # Containers run tests as root, which Celery warns of; and eventlet announces its
             # retirement to whoever imports it.
             "C_FORCE_ROOT": "1",
-            "PYTHONWARNINGS": "ignore:You're running the worker,ignore:::hybrid.patching",
+            "PYTHONWARNINGS": "ignore:You're running the worker,ignore:::hybrid.patches.monkey",
             "PYTHONUNBUFFERED": "1",
             **env,
             "PYTHONPATH": os.pathsep.join(paths),

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hybrid.patches import celery as patches
+
 #: Backends that hold a client which its library documents as thread-safe, or nothing at all.
 SHAREABLE = frozenset(
     {
@@ -37,9 +39,9 @@ def share(app: Any) -> str | None:
     name = f"{cls.__module__}.{cls.__qualname__}"
     if name not in SHAREABLE and not backend.thread_safe:
         return f"each greenlet has its own {name}, which is not known to be safe to share"
-    backend.thread_safe = True
-    app._backend = backend  # which keeps it for all threads, now that it says so
+    patches.BACKEND_IS_SAFE.replace(backend, True)
+    patches.APP_BACKEND.replace(app, backend)
     for task in app.tasks.values():
         if task._backend is None:
-            task.backend = backend  # it would ask the app, at every mention
+            patches.TASK_BACKEND.replace(task, backend)
     return None

@@ -10,20 +10,24 @@ from types import MethodType
 from typing import TYPE_CHECKING, Callable, Final
 from weakref import WeakMethod
 
+from hybrid import runtime
+
 if TYPE_CHECKING:
     from hybrid.hubs.base import Hub
 
 NAMES: Final = ("gevent", "eventlet")
 
-_hubs: dict[str, Hub] = {}
+#: Returns the hub that this process's pool runs on; ``None`` where none has been started.
+running = runtime.running
+
 #: Returns what forked children call, in this order; ``None`` where that is gone.
 _on_fork: list[Callable[[], Callable[[], object] | None]] = []
 
 os.register_at_fork(after_in_child=lambda: _after_fork())
 
 
-def get(name: str) -> Hub:
-    """Return this process's hub called ``name``, importing its library on first use.
+def create(name: str) -> Hub:
+    """Return a new hub called ``name``, not open yet, importing its library.
 
     Raises:
         ValueError: ``name`` is not one of :data:`NAMES`.
@@ -31,25 +35,30 @@ def get(name: str) -> Hub:
     """
     if name not in NAMES:
         raise ValueError(f"no hub is called {name!r}; choose one of {', '.join(NAMES)}")
-    hub = _hubs.get(name)
-    if hub is None:
-        module = import_module(f"hybrid.hubs.{name}")
-        hub = _hubs[name] = module.create()
+    hub: Hub = import_module(f"hybrid.hubs.{name}").create()
     return hub
 
 
-def running() -> Hub | None:
-    """Return the hub that this process's pool runs on; ``None`` where there is no such pool."""
-    for hub in _hubs.values():
-        return hub
-    return None
+def get(name: str) -> Hub:
+    """Return this process's hub called ``name``, open, without a pool.
+
+    Raises:
+        ValueError: ``name`` is not one of :data:`NAMES`.
+        ImportError: The library behind ``name`` is not installed.
+        RuntimeError: The process runs on another hub.
+    """
+    found = runtime.make(name)
+    if not found.hub.is_open:
+        found.start()
+    return found.hub
 
 
 def on_fork(forget: Callable[[], object]) -> None:
     """Call ``forget()`` in every child that this process forks from now on, once it has a hub.
 
-    It must not block, and may use nothing that belongs to the parent. By then the hubs are
-    forgotten, and :func:`running` returns ``None``: what the child makes is Celery's own.
+    It must not block, and may use nothing that belongs to the parent. By then the runtime is
+    forgotten, and :func:`running` returns ``None``: what the child makes is Celery's own. A child
+    that is forked before the runtime is started has nothing to forget, and may start it.
 
     A method does not keep its object alive.
     """
@@ -58,16 +67,16 @@ def on_fork(forget: Callable[[], object]) -> None:
 
 
 def _after_fork() -> None:
-    if not _hubs:
+    if running() is None:
         return
     # What a finalizer of the parent's does may wait for a lock that nobody gives back here.
     collects = gc.isenabled()
     gc.disable()
     try:
         # First: until then the loop is the parent's.
-        for hub in _hubs.values():
-            hub.after_fork()
-        _hubs.clear()
+        found = runtime.forget()
+        if found is not None:
+            found.hub.after_fork()
         for find in _on_fork:
             forget = find()
             if forget is not None:

@@ -5,7 +5,7 @@ its turns from it. Two rules follow for whoever calls this contract:
 
 * A callback runs in the hub. It must not block, and it may switch only into greenlets
   that give control back by parking, blocking or ending.
-* Everything here belongs to the thread that created the hub, except
+* Everything here belongs to the thread that opened the hub, except
   :meth:`Hub.call_soon_threadsafe`, :meth:`Hub.in_thread`, :meth:`Hub.can_park` and
   :attr:`Hub.name`.
 """
@@ -13,6 +13,7 @@ its turns from it. Two rules follow for whoever calls this contract:
 from __future__ import annotations
 
 import abc
+from collections import deque
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Protocol
 
 # The package is known here only; whoever needs these takes them from here.
@@ -49,8 +50,30 @@ class Hub(abc.ABC):
     name: ClassVar[str]
 
     def __init__(self) -> None:
+        #: Whether it has what it needs: before :meth:`open`, nothing but
+        #: :meth:`call_soon_threadsafe` and what tells something may be used.
+        self.is_open = False
+        #: What was to be called before.
+        self._early: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         #: Places whose greenlets go on in the next turn.
         self._told: list[Place] = []
+
+    def open(self) -> None:
+        """Become the hub of the calling thread. Calling it again does nothing.
+
+        Until then it has opened no file, and started neither threads nor greenlets.
+        """
+        if self.is_open:
+            return
+        self._open()
+        self.is_open = True
+        while self._early:
+            callback, args = self._early.popleft()
+            self.call_soon(callback, *args)
+
+    @abc.abstractmethod
+    def _open(self) -> None:
+        """Open what the hub needs."""
 
     @abc.abstractmethod
     def current(self) -> Greenlet:
@@ -73,7 +96,10 @@ class Hub(abc.ABC):
 
     @abc.abstractmethod
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        """Like :meth:`call_soon`, from any thread or signal handler; wakes a sleeping hub."""
+        """Like :meth:`call_soon`, from any thread or signal handler; wakes a sleeping hub.
+
+        Before the hub is open, the call waits for that.
+        """
 
     @abc.abstractmethod
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:

@@ -23,15 +23,19 @@ _get_native_ident: Callable[[], int] = eventlet.patcher.original("_thread").get_
 
 
 class EventletHub(Hub):
-    """The hub of the thread that creates it."""
+    """The hub of the thread that opens it."""
 
     name = "eventlet"
 
     def __init__(self) -> None:
         super().__init__()
+        self._hub: Any = None
+        self._thread_ident: int | None = None
+        self._from_elsewhere: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def _open(self) -> None:
         self._hub = eventlet.hubs.get_hub()
         self._thread_ident = _get_native_ident()
-        self._from_elsewhere: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         # eventlet has no thread-safe wake-up: a greenlet that waits for a pipe is one.
         self._wake_reader, self._wake_writer = _os.pipe()
         for fd in (self._wake_reader, self._wake_writer):
@@ -52,6 +56,9 @@ class EventletHub(Hub):
         self._hub.schedule_call_global(0, callback, *args)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        if not self.is_open:
+            self._early.append((callback, args))
+            return
         self._from_elsewhere.append((callback, args))
         # Full means that wake-ups are still to be read.
         with suppress(BlockingIOError):
@@ -84,8 +91,9 @@ class EventletHub(Hub):
                 new.greenlet.parent = me.parent = forking.make_last()
                 if isinstance(me, eventlet.greenthread.GreenThread):
                     me.link(_end_with)
-        for fd in (self._wake_reader, self._wake_writer):
-            _os.close(fd)
+        if self.is_open:
+            for fd in (self._wake_reader, self._wake_writer):
+                _os.close(fd)
         # eventlet disables what the standard library does about these after a fork, and children
         # of multiprocessing would wait for the parent's main thread to end, with stock eventlet,
         # too. They belong to the copy of the module that eventlet's function is from.
@@ -112,5 +120,5 @@ def _end_with(ended: Any) -> None:
 
 
 def create() -> Hub:
-    """Return a hub for the calling thread."""
+    """Return a hub for the thread that opens it."""
     return EventletHub()

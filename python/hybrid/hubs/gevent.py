@@ -43,12 +43,17 @@ class _Alarm:
 
 
 class GeventHub(Hub):
-    """The hub of the thread that creates it."""
+    """The hub of the thread that opens it."""
 
     name = "gevent"
 
     def __init__(self) -> None:
         super().__init__()
+        self._hub: Any = None
+        self._loop: Any = None
+        self._thread_ident: int | None = None
+
+    def _open(self) -> None:
         self._hub = get_hub()
         self._loop = self._hub.loop
         self._thread_ident = _get_native_ident()
@@ -67,7 +72,10 @@ class GeventHub(Hub):
         self._loop.run_callback(callback, *args)
 
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
-        self._loop.run_callback_threadsafe(callback, *args)
+        if self.is_open:
+            self._loop.run_callback_threadsafe(callback, *args)
+        else:
+            self._early.append((callback, args))
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
         return _Alarm(self._loop.timer(max(seconds, 0.0)), callback)
@@ -128,5 +136,5 @@ def _end_with(ended: Any) -> None:
 
 
 def create() -> Hub:
-    """Return a hub for the calling thread."""
+    """Return a hub for the thread that opens it."""
     return GeventHub()

@@ -22,8 +22,10 @@ from kombu import pools as kombu_pools
 from kombu import transport as kombu_transport
 from kombu.transport import TRANSPORT_ALIASES
 
-from hybrid import hubs, patching
+from hybrid import hubs
 from hybrid.hubs.base import Greenlet
+from hybrid.patches import celery as celery_patches
+from hybrid.patches import kombu as kombu_patches
 from hybrid.worker import settings
 from hybrid.worker.execution.pool import TaskPool
 from hybrid.worker.shutdown import ColdShutdown
@@ -51,19 +53,16 @@ _unsized: WeakSet[Any] = WeakSet()
 
 def attach() -> None:
     """Listen for workers being built, and let them find our transports and backends."""
-    patching.replace_items(TRANSPORT_ALIASES, TRANSPORTS)
-    patching.replace_items(BACKEND_ALIASES, BACKENDS)
+    kombu_patches.TRANSPORTS.replace_items(TRANSPORT_ALIASES, TRANSPORTS)
+    celery_patches.BACKENDS.replace_items(BACKEND_ALIASES, BACKENDS)
     signals.celeryd_init.connect(_on_options, weak=False, dispatch_uid="hybrid.options")
     signals.worker_init.connect(_on_worker, weak=False, dispatch_uid="hybrid.worker")
     signals.celeryd_after_setup.connect(_on_logging, weak=False, dispatch_uid="hybrid.logging")
 
 
 def _leave_transports_to_kombu() -> None:
-    patching.replace_items(TRANSPORT_ALIASES, STOCK_TRANSPORTS)
-    # kombu has no public way to make it look a name up again, which it has done by now;
-    # `test_pieces` fails when a release moves this.
-    for name in STOCK_TRANSPORTS.keys() & kombu_transport._transport_cache.keys():
-        del kombu_transport._transport_cache[name]
+    kombu_patches.TRANSPORTS.replace_items(TRANSPORT_ALIASES, STOCK_TRANSPORTS)
+    kombu_patches.TRANSPORTS_FOUND.drop_items(kombu_transport._transport_cache, STOCK_TRANSPORTS)
 
 
 def _pool_class(worker: Any) -> type[TaskPool] | None:
@@ -87,18 +86,17 @@ def _on_worker(sender: Any, **_: Any) -> None:
     if "transport" in off:
         _leave_transports_to_kombu()
     if "results" in off:
-        patching.replace_items(BACKEND_ALIASES, STOCK_BACKENDS)
+        celery_patches.BACKENDS.replace_items(BACKEND_ALIASES, STOCK_BACKENDS)
     if sender.consumer_cls == STOCK_CONSUMER:
-        sender.consumer_cls = HYBRID_CONSUMER
+        celery_patches.CONSUMER.replace(sender, HYBRID_CONSUMER)
     blueprint = sender.Blueprint
     if STOCK_BEAT in blueprint.default_steps:
         steps = blueprint.default_steps - {STOCK_BEAT} | {HYBRID_BEAT}
-        sender.Blueprint = type(blueprint.__name__, (blueprint,), {"default_steps": steps})
+        ours = type(blueprint.__name__, (blueprint,), {"default_steps": steps})
+        celery_patches.BLUEPRINT.replace(sender, ours)
     if not isinstance(platforms.signals, _GreenSignals):
-        patching.specialise(platforms.signals, _GreenSignals)
-    platforms.signals.worker = sender
-    platforms.signals.greenlet = None
-    platforms.signals.cold = None
+        celery_patches.SIGNALS.specialise(platforms.signals, _GreenSignals)
+    celery_patches.SIGNALS_ENDING.replace(platforms.signals, _Ending(sender))
     app = sender.app
     hubs.on_fork(lambda: _forget(app))
 
@@ -121,7 +119,7 @@ def _forget(app: Any) -> None:
     _kept.append((pools, app._local, getattr(app, "_backend_cache", None)))
     for pool in filter(None, pools):
         # billiard's children close pools, with their connections.
-        pool.force_close_all = _do_nothing
+        kombu_patches.CLOSE_POOL.replace(pool, _do_nothing)
     # What Celery does in the children of its own pools. It leaves the result backend to be reset
     # by the next fork, and that is ours.
     app._after_fork()
@@ -151,6 +149,16 @@ def _on_logging(instance: Any, **_: Any) -> None:
         )
 
 
+class _Ending:
+    """What is known of the end of a worker: its greenlet, and the cold shutdown that goes on."""
+
+    def __init__(self, worker: Any) -> None:
+        #: The worker that the handlers belong to, and the greenlet that runs it.
+        self.worker = worker
+        self.greenlet: Greenlet | None = None
+        self.cold: ColdShutdown | None = None
+
+
 class _GreenSignals(platforms.Signals):  # type: ignore[misc]
     """Runs Celery's handlers for the signals that end a worker in greenlets.
 
@@ -160,15 +168,12 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
 
     ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
 
-    #: The worker that the handlers belong to, and the greenlet that runs it.
-    worker: Any
-    greenlet: Greenlet | None
-    cold: ColdShutdown | None
+    ending: _Ending
 
     def __setitem__(self, name: Any, handler: Any) -> None:
         if callable(handler) and self.signum(name) in self.ENDING:
-            if self.greenlet is None:
-                self.greenlet = self.worker.pool.hub.current()
+            if self.ending.greenlet is None:
+                self.ending.greenlet = self.ending.worker.pool.hub.current()
             handler = self._in_greenlet(handler)
         super().__setitem__(name, handler)
 
@@ -176,7 +181,7 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
         is_cold = getattr(handler, "__name__", "") == "worker_Cold"
 
         def run_in_greenlet(*args: Any) -> None:
-            hub = self.worker.pool.hub
+            hub = self.ending.worker.pool.hub
             run = partial(_say_and_do, handler, *args)
             if is_cold:
                 hub.call_soon_threadsafe(self._end, run)
@@ -187,15 +192,16 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
 
     def _end(self, run: Callable[[], object]) -> None:
         """Begin a cold shutdown; do what another signal asks for when there is one. In the hub."""
-        if self.cold is None:
-            assert self.greenlet is not None  # it has set the handlers
-            self.cold = ColdShutdown(self.worker, self.greenlet, run)
-            self.cold.start()
-        elif self.cold.is_waiting:
+        ending = self.ending
+        if ending.cold is None:
+            assert ending.greenlet is not None  # it has set the handlers
+            ending.cold = ColdShutdown(ending.worker, ending.greenlet, run)
+            ending.cold.start()
+        elif ending.cold.is_waiting:
             # Celery has not changed its handlers yet, so this one is the same.
-            self.cold.hurry()
+            ending.cold.hurry()
         else:
-            self.worker.pool.hub.spawn(run)
+            ending.worker.pool.hub.spawn(run)
 
 
 def _say_and_do(handler: Callable[..., object], *args: Any) -> None:

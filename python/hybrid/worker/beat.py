@@ -14,6 +14,8 @@ class Beat(components.Beat):  # type: ignore[misc]
     that inherits the loop of the parent, with eventlet even its epoll instance.
     """
 
+    # What it opens before the pool starts would be kombu's.
+    requires = (components.Pool,)
     # Celery finds steps by name: this one takes the place of its own.
     name = components.Beat.name
 

@@ -13,8 +13,10 @@ import pytest
 import redis
 from celery import Celery, signals
 from celery.app.base import Celery as CeleryApp
+from kombu import pools
 from kombu.transport import TRANSPORT_ALIASES
 
+from hybrid.patches import registry
 from hybrid.worker.publishing import publish
 from hybrid.worker.publishing.call import Caller
 from hybrid.worker.publishing.message import Sender
@@ -172,6 +174,28 @@ def test_libraries_that_wrap_are_called(
     ours.tasks["tests.add"].apply_async()
     assert called == ["send_task", "publish"]
     assert plain.llen("celery") == 2
+
+
+def test_what_is_replaced_of_an_app_can_be_undone(
+    monkeypatch: pytest.MonkeyPatch, hub: Any, plain: redis.Redis
+) -> None:
+    monkeypatch.setitem(TRANSPORT_ALIASES, "redis", "hybrid.transports.redis:Transport")
+    app = make_app("undone")
+    before = app.pool, app.amqp.send_task_message, app.amqp.create_task_message
+    assert publish.gather(app, hub) is None
+    assert {"app.base.Celery().send_task", "app.amqp.AMQP().send_task_message"} <= {
+        patch["what"].partition(".")[2] for patch in registry.statistics()
+    }
+    registry.undo()
+    assert (app._pool, app.amqp.send_task_message, app.amqp.create_task_message) == before
+    assert "send_task" not in vars(app)
+    assert type(app.amqp.producer_pool) is pools.ProducerPool
+    assert [patch["what"] for patch in registry.statistics()] == [
+        {"gevent": "gevent.monkey.patch_all()", "eventlet": "eventlet.monkey_patch()"}[hub.name]
+    ]
+    app.tasks["tests.add"].apply_async()
+    assert plain.llen("celery") == 1
+    app.close()
 
 
 def test_an_error_reaches_the_caller_and_the_next_call_works(

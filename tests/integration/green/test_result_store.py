@@ -17,6 +17,7 @@ from celery.utils.objects import Bunch
 from hybrid.backends.redis.backend import LARGE, RedisBackend
 from hybrid.backends.redis.store import BYTES, Result, Store
 from hybrid.clients.redis import MultiplexedRedis
+from hybrid.hubs.base import Hub
 
 InGreenlets = Callable[..., list[Any]]
 
@@ -27,7 +28,7 @@ def app() -> Celery:
 
 
 @pytest.fixture
-def backend(app: Celery, plain: redis.Redis) -> Iterator[RedisBackend]:
+def backend(app: Celery, hub: Hub, plain: redis.Redis) -> Iterator[RedisBackend]:
     backend = RedisBackend(app=app, url=os.environ["REDIS_URL"])
     yield backend
     assert backend.declined is None

@@ -38,15 +38,22 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
     declined: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._hub = hubs.running()
         super().__init__(*args, **kwargs)
-        hub = hubs.running()
+        # What is made before the pool is started is Celery's, and stays so.
+        hub = self._hub
         if hub is not None:
             self.result_consumer = ResultConsumer(
                 hub, self, self.app, self.accept, self._pending_results, self._pending_messages
             )
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it was made for the pool that runs in this process; a forked child has none."""
+        return self._hub is not None and self._hub is hubs.running()
+
     def _create_client(self, **params: Any) -> Any:
-        hub = hubs.running()
+        hub = self._hub if self._is_ours else None
         is_usual = self._ConnectionPool in (None, self.redis.ConnectionPool)
         if hub is None or not is_usual:
             return super()._create_client(**params)
@@ -58,7 +65,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
         Most tasks that call others never ask for the result. Whoever does listens from then on,
         and looks first whether it is there.
         """
-        if hubs.running() is None:
+        if not self._is_ours:
             super().on_task_call(producer, task_id)
 
     def _store(self) -> Store | None:

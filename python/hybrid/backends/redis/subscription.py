@@ -14,6 +14,7 @@ from kombu.utils.encoding import bytes_to_str
 from hybrid.errors import WorkLostError
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
+from hybrid.patches import redis as patches
 
 #: Seconds after which the reader looks whether it is still wanted.
 _READ_TIMEOUT = 60.0
@@ -45,7 +46,7 @@ class Subscription:
         self._hub = hub
         self._pubsub = pubsub
         # redis-py would connect anew by itself, in whichever greenlet notices first.
-        pubsub._execute = _execute
+        patches.PUBSUB_EXECUTE.replace(pubsub, _execute)
         self._on_message = on_message
         self._on_confirmed = on_confirmed
         self._on_end = on_end

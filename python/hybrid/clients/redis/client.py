@@ -16,13 +16,15 @@ from collections.abc import Hashable, Mapping
 from typing import Any, Callable
 
 import redis
-from redis.client import NEVER_DECODE
+from redis.client import NEVER_DECODE, Pipeline
 
+from hybrid import runtime
 from hybrid.clients.redis.call import Call, Command
 from hybrid.clients.redis.connector import Connector
 from hybrid.clients.redis.pipeline import MultiplexedPipeline
 from hybrid.clients.redis.session import Session
 from hybrid.hubs.base import Hub
+from hybrid.patches.originals import Originals
 
 #: Commands that wait in the server, or change what the connection is used for.
 # fmt: off
@@ -33,6 +35,9 @@ _ALONE = frozenset({
     "UNSUBSCRIBE", "UNWATCH", "WAIT", "WAITAOF", "WATCH", "XREAD", "XREADGROUP",
 })
 # fmt: on
+
+#: What the shared connection leaves out. Tracing libraries wrap it.
+EXECUTING = Originals((redis.Redis, "execute_command"), (Pipeline, "execute"))
 
 
 class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
@@ -69,7 +74,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
 
     def can_share(self, commands: list[Command]) -> bool:
         """Tell whether ``commands`` can be executed here and now on the shared connection."""
-        if self._is_cached or not self.hub.can_park():
+        if self._is_cached or not self.hub.can_park() or not EXECUTING.are_intact():
             return False
         if self._session.decodes and any(NEVER_DECODE in options for _, options in commands):
             return False
@@ -226,9 +231,6 @@ class _Answered:
         return self._reply
 
 
-_shared: weakref.WeakValueDictionary[Any, MultiplexedRedis] = weakref.WeakValueDictionary()
-
-
 def shared(
     hub: Hub,
     options: dict[str, Any],
@@ -249,10 +251,11 @@ def shared(
     """
     told_apart = {**options, **(given or {})}
     key = hub.name, variant, _identity(told_apart)
-    client = _shared.get(key)
+    clients = runtime.current().clients
+    client: MultiplexedRedis | None = clients.get(key)
     if client is None:
         pool = redis.ConnectionPool(**options)
-        client = _shared[key] = make(hub=hub, connection_pool=pool)
+        client = clients[key] = make(hub=hub, connection_pool=pool)
         client._told_apart = told_apart  # identities last as long as what has them
         weakref.finalize(client, pool.disconnect)
     return client

@@ -39,6 +39,7 @@ from hybrid._rust import (
     encode_reject,
 )
 from hybrid.hubs.parking import copied
+from hybrid.patches.originals import Originals
 from hybrid.transports.amqp.call import Call, Calls, Method
 from hybrid.transports.amqp.confirms import Confirms
 from hybrid.transports.amqp.epoch import Epoch
@@ -49,6 +50,12 @@ _amqp_logger = logging.getLogger("amqp")
 
 # kombu has no public way to ask whose callback this is; `test_amqp_transport` fails when it moves.
 _RECEIVE = kombu.Consumer._receive_callback
+
+#: What our way of publishing leaves out.
+_PUBLISHING = Originals(
+    (amqp.Channel, "basic_publish", pyamqp.Channel),
+    (amqp.Channel, "_basic_publish", pyamqp.Channel),
+)
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc]
@@ -169,6 +176,13 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         returns_tuple: bool = False,
     ) -> Any:
         """Send a method, and wait for the broker's answer if ``wait`` names one."""
+        if sig == spec.Basic.Publish:
+            # By way of py-amqp's methods, as somebody has put something around them.
+            data = self._connected().encode_frame(
+                1, self.channel_id, sig, dumps(format, args), content
+            )
+            self._post_message(data)
+            return None
         if not wait:
             return super().send_method(sig, format, args, content, wait, callback, returns_tuple)
         answer = self._ask(
@@ -531,8 +545,12 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
     ) -> None:
         """Publish a message; it is on its way to the broker when this returns."""
         self._look()
-        self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
-        self._wait_until_sent(timeout)
+        if _PUBLISHING.are_intact():
+            self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
+            self._wait_until_sent(timeout)
+        else:
+            super().basic_publish(msg, exchange, routing_key, mandatory, immediate, timeout)
+            self._wait_until_sent(timeout)
 
     basic_publish = _basic_publish
 
@@ -559,7 +577,10 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
             raise RuntimeError("nothing can wait for a confirmation in the hub itself")
         self._look()
         confirms = self.epoch.confirms or self._start_confirming()
-        self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
+        if _PUBLISHING.are_intact():
+            self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
+        else:
+            super()._basic_publish(msg, exchange, routing_key, mandatory, immediate, timeout)
         # Only such a message may come back.
         body = msg.body if mandatory or immediate else None
         confirms.wait(exchange or "", routing_key or "", body, confirm_timeout or timeout)
@@ -595,10 +616,11 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]
         immediate: bool,
         argsig: str,
     ) -> None:
-        connection = self._connected()
-        connection.outbox.post(
-            self._encoded(msg, exchange, routing_key, mandatory, immediate, argsig)
-        )
+        self._connected()
+        self._post_message(self._encoded(msg, exchange, routing_key, mandatory, immediate, argsig))
+
+    def _post_message(self, data: bytes) -> None:
+        self._connected().outbox.post(data)
         confirms = self.epoch.confirms
         if confirms is not None:
             confirms.count()

@@ -28,9 +28,11 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hybrid import hubs
 from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.clients.redis.client import EXECUTING
 from hybrid.encoding import dumps
 from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
+from hybrid.patches.originals import Originals
 from hybrid.transports.message import Message, OurMessage, decode_envelope
 from hybrid.transports.redis.ledger import (
     Popped,
@@ -46,6 +48,9 @@ logger = get_logger("kombu.transport.redis")
 #: Seconds after which a server is asked again that has refused for a reason that passes.
 REFUSED_WAIT = 1.0
 
+#: What our way of putting a message into its list leaves out.
+_PUTTING = Originals((redis.Channel, "_put"))
+
 #: What kombu raises for an entry that is not an envelope, or not one of its own.
 _UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
@@ -55,8 +60,11 @@ def _rebound(function: Callable[..., Any], **names: Any) -> Any:
 
     kombu decodes in the middle of methods that do much more, by calling a global of its module.
     A copy of such a method would miss what the next release adds to it, and a patch of the
-    global would reach every other user of the module.
+    global would reach every other user of the module. What somebody has put around the method
+    stays around it.
     """
+    if type(function) is not FunctionType or hasattr(function, "__wrapped__"):
+        return function
     rebound = FunctionType(
         function.__code__,
         {**function.__globals__, **names},
@@ -245,6 +253,9 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return uuid4()
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
+        if not _PUTTING.are_intact() or not EXECUTING.are_intact():
+            super()._put(queue, message, **kwargs)
+            return
         client = self._create_client()
         if (
             not isinstance(client, MultiplexedRedis)

@@ -23,6 +23,8 @@ class Transport(redis.Transport):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
+        if hubs.running() is None:  # what is opened before the pool is started is kombu's
+            self.Channel = redis.Channel
         self._listened_at = monotonic()
 
     def drain_events(self, connection: Any, timeout: float | None = None) -> None:
@@ -33,7 +35,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         """
         # kombu does this only where no socket has anything to say, and never while it is full.
         self.cycle.maybe_restore_messages()
-        channels = tuple(self.cycle._channels)
+        channels = tuple(one for one in self.cycle._channels if isinstance(one, Channel))
         got = [channel.pop_many() for channel in channels]
         if not any(got):
             super().drain_events(connection, timeout)

@@ -101,12 +101,16 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._off = settings.disabled(self.app)
         #: What our strategies could not read and Celery's could, by task.
         self._misread: dict[str, list[str]] = {}
-        self._turn_on("results", self._share_results)
-        self._turn_on("publish", lambda: publish.gather(self.app, self.pool.hub))
-        self._turn_on("gc", collector.relax)
         #: Logs that a message has been received.
         self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
+
+    def start(self) -> None:
+        """Consume until the worker ends. By now the pool has been started."""
+        self._turn_on("results", self._share_results)
+        self._turn_on("publish", self._gather_publishing)
+        self._turn_on("gc", collector.relax)
         self._turn_on("logs", self._gather_lines)
+        super().start()
 
     def on_close(self) -> None:
         """Forget what has not started: its messages go back to the broker."""
@@ -124,6 +128,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _share_results(self) -> str | Callable[[], Any]:
         reason = sharing.share(self.app)
         return reason or (lambda: getattr(self.app.backend, "declined", None) or True)
+
+    def _gather_publishing(self) -> str | Callable[[], Any]:
+        reason = publish.gather(self.app, self.pool.hub)
+        return reason or (lambda: publish.explain(self.app) or True)
 
     def _gather_lines(self) -> None:
         self.log_received = lines.gather(self.pool.hub)

@@ -14,6 +14,7 @@ from celery import current_task
 from celery.exceptions import Retry
 
 from hybrid.hubs.forking import end_child
+from hybrid.patches import celery as patches
 
 
 def end_with_job(_: Any) -> NoReturn:
@@ -39,5 +40,5 @@ def forget_outcome() -> None:
 
         return end_or_mark
 
-    for name in ("mark_as_done", "mark_as_failure", "mark_as_retry"):
-        setattr(backend, name, end_instead_of(getattr(backend, name)))
+    for patch in (patches.MARK_DONE, patches.MARK_FAILURE, patches.MARK_RETRY):
+        patch.replace(backend, end_instead_of(getattr(backend, patch.name)))

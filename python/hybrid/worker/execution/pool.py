@@ -30,7 +30,7 @@ from celery.utils.text import truncate
 from celery.worker import state as worker_state
 from kombu.utils.encoding import safe_repr
 
-from hybrid import hubs
+from hybrid import hubs, runtime
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
@@ -135,6 +135,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     def on_start(self) -> None:
         """Get ready to run jobs; slots are started when jobs need them."""
+        runtime.current().start()
         if self._timer.stopped:
             self._furnish()  # it is started again
         self._limit_slab()
@@ -154,6 +155,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._timer.stop()
         self._slots.end()
         self._announcer.end()
+        runtime.current().stop()
 
     def flush(self) -> None:
         """Drop the jobs that have not started."""
@@ -348,6 +350,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
                     piece: state() if callable(state) else state
                     for piece, state in self.accelerated.items()
                 },
+                "patches": runtime.current().patches.statistics(),
                 # The names under which stock eventlet reports the same.
                 "free-threads": pool["free"],
                 "running-threads": pool["running"],

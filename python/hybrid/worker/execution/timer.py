@@ -15,7 +15,6 @@ or a runner that has been resumed takes care of it, also when a runner is ended.
 from __future__ import annotations
 
 import sys
-import weakref
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
@@ -25,6 +24,7 @@ from typing import Any, Callable, ClassVar
 from kombu.asynchronous.timer import DEFAULT_MAX_INTERVAL, scheduled, to_timestamp
 from kombu.log import get_logger
 
+from hybrid import runtime
 from hybrid._rust import TimerEntry, TimerHeap
 from hybrid.hubs.base import Alarm, Greenlet, Hub
 
@@ -153,7 +153,7 @@ class Timer:
         self._guarded = False
         #: Set by :meth:`stop`: entries that repeat do not come back.
         self.stopped = False
-        _timers.setdefault(self._hub.name, weakref.WeakSet()).add(self)
+        runtime.current().timers.add(self)
 
     # -- entering
 
@@ -420,9 +420,7 @@ class _Order:
 
 _RUN, _END = _Order(), _Order()
 
-_timers: dict[str, weakref.WeakSet[Timer]] = {}
-
 
 def count_entries(hub: Hub) -> int:
     """Return how many entries the timers of ``hub`` hold altogether."""
-    return sum(len(timer) for timer in _timers.get(hub.name, ()))
+    return sum(len(timer) for timer in runtime.current().timers if timer._hub is hub)

@@ -15,8 +15,8 @@ from celery.app import trace
 from celery.utils import threads
 from celery.utils.saferepr import saferepr
 
-from hybrid import patching
 from hybrid.hubs.base import getcurrent
+from hybrid.patches import celery as patches
 
 #: Sets of headers that are remembered for having no custom ones among them.
 _KNOWN_LIMIT = 1024
@@ -61,8 +61,8 @@ class GreenStack(threads._LocalStack):  # type: ignore[misc]
         It stays the object that it is, because others know it already.
         """
         if type(stack) is threads._LocalStack:
-            stack._name = f"_celery_stack_{id(stack)}"
-            patching.specialise(stack, cls)
+            patches.STACK_NAMES.replace(stack, f"_celery_stack_{id(stack)}")
+            patches.STACKS.specialise(stack, cls)
 
     def push(self, obj: Any) -> list[Any]:
         """Put ``obj`` on top, and return the stack."""
@@ -116,8 +116,8 @@ def _saferepr(value: Any, maxlen: int | None = None, *args: Any, **options: Any)
 
 def speed_up(app: Any) -> None:
     """Have the tracers that are built from now on use what this module has."""
-    patching.replace_attribute(trace, "Context", Context)
-    patching.replace_attribute(trace, "saferepr", _saferepr)
+    patches.TRACE_CONTEXT.replace(trace, Context)
+    patches.TRACE_SAFEREPR.replace(trace, _saferepr)
     GreenStack.take_over(_state._task_stack)
     for task in app.tasks.values():
         GreenStack.take_over(task.request_stack)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.app import base
+from celery.app.base import Celery
 
 from hybrid.identifiers import uuid4
+from hybrid.patches import celery as patches
+from hybrid.patches.originals import Original
 
 #: Options that are honoured here, by the router or by the sender.
 _PLAIN = frozenset(
@@ -29,6 +31,17 @@ _PLAIN = frozenset(
         "serializer",
     }
 )
+
+_SEND_TASK = Original(Celery, "send_task")
+
+
+def explain_caller(app: Any) -> str | None:
+    """Say why calls of the tasks of ``app`` go through a ``send_task`` that is not ours, if so."""
+    if not _SEND_TASK.is_in(type(app)):
+        return _SEND_TASK.explain(type(app))
+    if "send_task" in vars(app) and not patches.SEND_TASK.is_applied(app):
+        return "app.send_task has been replaced"
+    return None
 
 
 class Caller:
@@ -75,8 +88,7 @@ class Caller:
             and link_error is None
             and self._is_patient
             and all(value is None or option in _PLAIN for option, value in options.items())
-            # Tracing libraries wrap it.
-            and type(self._app).send_task.__code__.co_filename == base.__file__
+            and _SEND_TASK.is_in(type(self._app))
         ):
             plain = {option: options[option] for option in options if option in _PLAIN}
             return self._call(

@@ -8,16 +8,20 @@ that asks for more than a JSON message in one queue goes through Celery's own co
 from __future__ import annotations
 
 import os
+from types import MethodType
 from typing import Any, Callable
 
 import kombu
 import kombu.messaging
 from celery import signals
+from celery.app.amqp import AMQP
 from celery.utils.nodenames import anon_nodename
 from kombu.entity import maybe_delivery_mode
 
 from hybrid.encoding import encode_json
-from hybrid.worker.publishing.producers import Producer, recoverable_errors
+from hybrid.patches import celery as patches
+from hybrid.patches.originals import Original, is_plain
+from hybrid.worker.publishing.producers import PUBLISHING, Producer, recoverable_errors
 from hybrid.worker.publishing.shared_producer import SharedProducer
 
 #: Options that ask for nothing where they are not set.
@@ -36,11 +40,48 @@ _UNSET = frozenset(
 #: Options that are honoured here, or when Celery tries again.
 _HONOURED = frozenset({"headers", "priority", "retry", "retry_policy"})
 
+_CREATE_SENDER = Original(AMQP, "_create_task_sender")
+_AS_TASK = Original(AMQP, "as_task_v2")
+
 _SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 
 #: Characters of a text with all arguments. Celery shortens what is longer than 1024.
 _REPR_LIMIT = 1000
 _NUMBERS = frozenset({int, float, bool})
+
+
+def explain_sender(amqp: Any) -> str | None:
+    """Say why :class:`Sender` does not stand in for what ``amqp`` sends messages with, if so."""
+    if patches.SEND_MESSAGE.is_applied(amqp):
+        return None
+    if not _CREATE_SENDER.is_in(type(amqp)):
+        return _CREATE_SENDER.explain(type(amqp))
+    if type(amqp).send_task_message is not AMQP.send_task_message or not is_plain(
+        amqp.send_task_message, _CREATE_SENDER.code
+    ):
+        return "app.amqp.send_task_message has been replaced"
+    return None
+
+
+def explain_maker(amqp: Any) -> str | None:
+    """Say why :class:`MessageMaker` does not stand in for what ``amqp`` makes messages with.
+
+    Protocol 1 is no such reason: Celery makes its messages.
+    """
+    if patches.CREATE_MESSAGE.is_applied(amqp):
+        return None
+    if not _AS_TASK.is_in(type(amqp)):
+        return _AS_TASK.explain(type(amqp))
+    make = amqp.create_task_message
+    if type(make) is not MethodType or make.__self__ is not amqp:
+        return "app.amqp.create_task_message has been replaced"
+    return None
+
+
+def makes_protocol_2(amqp: Any) -> bool:
+    """Tell whether ``amqp`` makes messages of protocol 2 by Celery's own method."""
+    make = amqp.create_task_message
+    return type(make) is MethodType and make.__self__ is amqp and make.__func__ is _AS_TASK.function
 
 
 class Sender:
@@ -99,8 +140,8 @@ class Sender:
                 for name, value in options.items()
             )
             and not any(signal.receivers for signal in _SIGNALS)
-            # Tracing libraries wrap it.
-            and kombu.Producer.publish.__code__.co_filename == kombu.messaging.__file__
+            and PUBLISHING.are_intact()
+            and not producer.is_wrapped
             and not producer.is_batching
         )
 
@@ -142,7 +183,7 @@ class MessageMaker:
     """
 
     def __init__(self, amqp: Any) -> None:
-        self._celerys: Callable[..., Any] = amqp.as_task_v2
+        self._celerys: Callable[..., Any] = amqp.create_task_message
         self._origin = anon_nodename()
         self._pid = os.getpid()
 

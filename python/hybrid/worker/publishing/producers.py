@@ -9,12 +9,19 @@ from __future__ import annotations
 from typing import Any
 
 import kombu
+import kombu.messaging
 from kombu.pools import ProducerPool as KombuProducerPool
 from kombu.resource import Resource
 
 from hybrid.encoding import JSON, encode_json
+from hybrid.patches.originals import Originals
 from hybrid.transports import redis
 from hybrid.worker.publishing.places import Places, ProducerConnections
+
+#: What the short way from a call to a message leaves out.
+PUBLISHING = Originals(
+    (kombu.messaging.Producer, "publish"), (kombu.messaging.Producer, "_publish")
+)
 
 
 class Producer(kombu.Producer):  # type: ignore[misc]
@@ -24,6 +31,12 @@ class Producer(kombu.Producer):  # type: ignore[misc]
     def is_batching(self) -> bool:
         """Whether the caller collects what it publishes, which kombu can do since 5.7."""
         return getattr(getattr(self, "_batch_local", None), "current", None) is not None
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether somebody has put something around the methods of this producer alone."""
+        fields = self.__dict__
+        return "publish" in fields or "_publish" in fields
 
     def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
         """Declare ``entity`` unless this connection has done so."""
@@ -97,7 +110,7 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         Raises:
             Exception: What kombu raises: the message was not published.
         """
-        if retry and (retry_policy or {}).get("max_retries") != 0:
+        if retry and (retry_policy or {}).get("max_retries") != 0 and PUBLISHING.are_intact():
             try:
                 return super().publish(body, *args, **options)
             except recoverable_errors(self):

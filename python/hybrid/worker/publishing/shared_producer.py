@@ -23,12 +23,17 @@ from amqp.exceptions import NotFound, RecoverableChannelError
 from kombu.common import maybe_declare
 from kombu.exceptions import OperationalError
 
-from hybrid import patching
 from hybrid.encoding import JSON
 from hybrid.hubs.base import Hub
 from hybrid.hubs.gather import Gather
+from hybrid.patches import kombu as patches
 from hybrid.transports import amqp
-from hybrid.worker.publishing.producers import Producer, ProducerPool, recoverable_errors
+from hybrid.worker.publishing.producers import (
+    PUBLISHING,
+    Producer,
+    ProducerPool,
+    recoverable_errors,
+)
 
 #: Bytes of a body that is published with others. RabbitMQ closes the channel of one that is too
 #: large, and may be configured to find 1 MB too large, but hardly less.
@@ -73,8 +78,8 @@ class _Line:
     """A connection with a channel to publish on, and another one for whatever may fail."""
 
     def __init__(self, hub: Hub, connection: Any) -> None:
-        patching.specialise(connection, _Connection)
-        connection._attempts = Gather(hub, connection.attempt)
+        patches.CONNECTION.specialise(connection, _Connection)
+        patches.CONNECTION_ATTEMPTS.replace(connection, Gather(hub, connection.attempt))
         #: kombu's connection.
         self.connection = connection
         #: The names of exchanges that will be there.
@@ -240,7 +245,8 @@ class SharedProducer(Producer):
         entities = list(declare or ())
         name = exchange.name if isinstance(exchange, kombu.Exchange) else exchange or ""
         if not (
-            mandatory
+            not PUBLISHING.are_intact()
+            or mandatory
             or immediate
             or compression
             or isinstance(properties.get("reply_to"), kombu.Queue)
@@ -373,6 +379,8 @@ class SharedProducerPool(ProducerPool):
         """Return the producer that everybody shares."""
         if self._closed:
             raise RuntimeError("Acquire on closed pool")
+        if self.Producer is not Producer:  # somebody wants producers of another class
+            return self.acquire_own()
         return self._shared
 
     def acquire_own(self) -> Any:

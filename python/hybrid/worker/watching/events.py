@@ -19,12 +19,14 @@ from celery.events import dispatcher as celery_dispatcher
 from celery.utils.log import get_logger
 from kombu.clocks import LamportClock
 
-from hybrid import patching
 from hybrid._rust import EventLog, JsonText
 from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
 from hybrid.hubs.parking import ParkingLot
 from hybrid.hubs.service import Service
+from hybrid.patches import celery as celery_patches
+from hybrid.patches import kombu as kombu_patches
+from hybrid.patches.originals import Originals
 from hybrid.worker.publishing.producers import Producer
 
 logger = get_logger("celery.events")
@@ -36,7 +38,8 @@ GROUPS_HELD = 16
 #: Seconds that whoever has another event waits for room.
 ROOM_WAIT = 10.0
 _GROUP = "task"
-
+#: What sending in groups leaves out.
+_SENDING = Originals((EventDispatcher, "send"), (EventDispatcher, "publish"))
 
 #: What :meth:`EventDispatcher.send` takes besides the fields of an event.
 _OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
@@ -65,16 +68,21 @@ def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | 
     """
     if not dispatcher:
         return "no events are sent"
+    if not _SENDING.are_intact():
+        return "; ".join(_SENDING.explain())
     cls = type(dispatcher)
     if cls.send is not EventDispatcher.send or cls.flush is not EventDispatcher.flush:
         return f"{cls.__module__}.{cls.__qualname__} sends events in a way of its own"
-    dispatcher.buffer_group = frozenset({_GROUP})
-    dispatcher.buffer_limit = float("inf")  # Celery's own flush, in the middle of a task
+    if "send" in vars(dispatcher):
+        return "the worker's event dispatcher has a method send() of its own"
     buffer = Buffer(dispatcher, hub)
-    dispatcher.on_send_buffered = buffer.take_over
-    dispatcher.send = buffer.send
-    dispatcher.record = buffer.log.record  # for whoever has asked `takes_tasks`, at half the cost
-    dispatcher.flush_soon = buffer.flush_soon
+    celery_patches.EVENTS_GROUP.replace(dispatcher, frozenset({_GROUP}))
+    celery_patches.EVENTS_LIMIT.replace(dispatcher, float("inf"))
+    celery_patches.EVENTS_BUFFERED.replace(dispatcher, buffer.take_over)
+    celery_patches.EVENTS_SEND.replace(dispatcher, buffer.send)
+    # For whoever has asked `takes_tasks`.
+    celery_patches.EVENTS_RECORD.replace(dispatcher, buffer.record)
+    celery_patches.EVENTS_FLUSH.replace(dispatcher, buffer.flush_soon)
     buffer.use_own_producer()
     dispatcher.on_enabled.add(buffer.use_own_producer)
     if before is not None:
@@ -112,7 +120,7 @@ class Buffer:
         """Encode events in Rust, with the producer that the dispatcher has been enabled with."""
         dispatcher = self._owner()
         if dispatcher is not None and type(dispatcher.producer) is kombu.Producer:
-            patching.specialise(dispatcher.producer, Producer)
+            kombu_patches.EVENTS_PRODUCER.specialise(dispatcher.producer, Producer)
         self.flush_soon()
 
     def continue_from(self, before: Buffer) -> None:
@@ -137,7 +145,7 @@ class Buffer:
     def send(self, type: str, **fields: Any) -> Any:
         """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
         dispatcher = self._owner()
-        if type.startswith("task-") and _OPTIONS.isdisjoint(fields):
+        if type.startswith("task-") and _OPTIONS.isdisjoint(fields) and _SENDING.are_intact():
             if not takes_tasks(dispatcher):
                 return None
             now = time()
@@ -153,6 +161,15 @@ class Buffer:
                     self.flush_soon()
                 return None
         return EventDispatcher.send(dispatcher, type, **fields)
+
+    def record(self, type: str, fields: dict[str, Any]) -> int:
+        """Record an event for whoever has asked :func:`takes_tasks`.
+
+        Returns:
+            How many there are now, so that 1 says that somebody has to flush; 0 if it has to be
+            sent by :meth:`send`.
+        """
+        return self.log.record(type, fields) if _SENDING.are_intact() else 0
 
     def _begin_minute(self, dispatcher: Any) -> None:
         if dispatcher.serializer == "json" and type(dispatcher.clock) is LamportClock:

@@ -27,8 +27,9 @@ from celery.app import trace
 from celery.utils.log import ColorFormatter
 from celery.worker import strategy
 
-from hybrid import patching
+from hybrid import runtime
 from hybrid.hubs.base import Hub
+from hybrid.patches import celery as patches
 from hybrid.worker.watching.complaints import complain_of_the_log
 
 #: The fields of a record that are the same in all lines of a logger.
@@ -207,15 +208,13 @@ class InfoLogger:
         return found
 
 
-_all_lines: list[_Lines] = []
-
-
 def _lines_of(handler: Any, hub: Hub) -> _Lines:
-    for lines in _all_lines:
+    all_lines: list[_Lines] = runtime.current().lines
+    for lines in all_lines:
         if lines.handler is handler:
             return lines
     lines = _Lines(handler, hub)
-    _all_lines.append(lines)
+    all_lines.append(lines)
     return lines
 
 
@@ -293,5 +292,5 @@ def gather(hub: Hub) -> InfoLogger:
     Returns:
         What logs that a message has been received.
     """
-    patching.replace_attribute(trace, "info", InfoLogger(trace.logger, hub))
+    patches.TRACE_INFO.replace(trace, InfoLogger(trace.logger, hub))
     return InfoLogger(strategy.logger, hub)

@@ -1,4 +1,4 @@
-"""The only module that monkey-patches."""
+"""The only module that has the standard library made cooperative, by gevent or eventlet."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import threading
 import time
 import warnings
 from types import FrameType
-from typing import Any
 
 from hybrid.errors import NotPatchedError
+from hybrid.patches import Patch
 
 #: Seconds that other threads get to end their imports.
 IMPORT_WAIT = 5.0
@@ -59,6 +59,7 @@ def patch(hub: str) -> None:
         raise NotPatchedError(
             f"hybrid.{hub}: {hub} is not installed; pip install 'celery-hybrid[{hub}]'"
         ) from exc
+    _ON_THE_LIST[hub].apply_for_good()
 
 
 def is_patched(hub: str) -> bool:
@@ -87,35 +88,6 @@ def require(hub: str) -> None:
             f'"celery -A proj worker -P hybrid.{hub}" or "python -m hybrid worker -A proj '
             f'-P hybrid.{hub}", or call hybrid.patch("{hub}") before any other import'
         )
-
-
-def specialise(instance: Any, cls: type) -> None:
-    """Give ``instance``, an object of another package, a subclass of its own class."""
-    if not issubclass(cls, type(instance)):
-        raise TypeError(f"{cls!r} is no subclass of {type(instance)!r}")
-    instance.__class__ = cls
-
-
-def replace_items(mapping: dict[str, str], items: dict[str, str]) -> None:
-    """Overwrite entries of ``mapping``, a registry of another package.
-
-    Raises:
-        KeyError: The registry has no such entry: this release of the package is not known.
-    """
-    for key, value in items.items():
-        if key not in mapping:
-            raise KeyError(key)
-        mapping[key] = value
-
-
-def replace_attribute(owner: Any, name: str, value: Any) -> None:
-    """Give ``owner``, a module or class of another package, another attribute.
-
-    Raises:
-        AttributeError: It has no such attribute: this release of the package is not known.
-    """
-    getattr(owner, name)
-    setattr(owner, name, value)
 
 
 def _patch_gevent() -> None:
@@ -191,3 +163,8 @@ def _patch_eventlet() -> None:
 
 
 _PATCHES = {"gevent": _patch_gevent, "eventlet": _patch_eventlet}
+_WHY = "whatever waits lets other greenlets run"
+_ON_THE_LIST = {
+    "gevent": Patch("gevent.monkey.patch_all()", _WHY, since="0.1"),
+    "eventlet": Patch("eventlet.monkey_patch()", _WHY, since="0.1"),
+}

@@ -1,0 +1,134 @@
+"""What is put around the functions that publish sees every task that is published.
+
+Tracing libraries wrap Celery's, kombu's and the clients' functions, with wrapt or otherwise, before
+the worker starts or while it runs. So do users, who also bring classes of their own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness.worker import StartWorker, Worker
+
+pytestmark = pytest.mark.dedicated
+
+#: Tasks that are published at a time.
+COUNT = 5
+WAYS = ("wrapt", "functools", "a function", "other code")
+PLACES = {
+    "redis": (
+        "send_task",
+        "publish",
+        "_publish",
+        "basic_publish on redis",
+        "_put on redis",
+        "execute_command on redis",
+    ),
+    "rabbitmq": (
+        "send_task",
+        "publish",
+        "_publish",
+        "basic_publish on rabbitmq",
+        "kombu's basic_publish on rabbitmq",
+    ),
+}
+
+
+def _start(start_worker: StartWorker, *wrapped: str, **settings: Any) -> Worker:
+    return start_worker(
+        app="apps.traced",
+        concurrency=4,
+        # With it, Celery's own function sends each message.
+        settings={"task_send_sent_event": False, "worker_send_task_events": False, **settings},
+        env={"HYBRID_TEST_TRACED": ";".join(wrapped)},
+    )
+
+
+def _seen(worker: Worker, name: str, *args: Any) -> Any:
+    return worker.client.signature(name, args).delay().get(timeout=15)
+
+
+def _publishing(worker: Worker) -> Any:
+    return worker.pool_info().get("accelerated", {}).get("publish")
+
+
+def test_wrappers_that_come_while_the_worker_runs(start_worker: StartWorker, broker: str) -> None:
+    worker = _start(start_worker)
+    if worker.pool.startswith("hybrid."):
+        assert _publishing(worker) is True
+    found = {
+        (place, way): _seen(worker, "publish_watched", place, way, COUNT).get(place)
+        for place in PLACES[broker]
+        for way in WAYS
+    }
+    assert found == dict.fromkeys(found, COUNT)
+    assert _seen(worker, "publish_with_a_watched_producer", COUNT) == {"one producer": COUNT}
+    if worker.pool.startswith("hybrid."):
+        assert _publishing(worker) is True  # all of them have gone
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_wrappers_that_were_there_before_the_worker(
+    start_worker: StartWorker, broker: str, way: str
+) -> None:
+    places = PLACES[broker]
+    worker = _start(start_worker, *(f"{place}={way}" for place in places))
+    assert _seen(worker, "publish_many", COUNT) == dict.fromkeys(places, COUNT)
+    if worker.pool.startswith("hybrid."):
+        says = _publishing(worker)
+        assert "celery.app.base.Celery.send_task" in says
+        assert "kombu.messaging.Producer.publish" in says
+        assert "kombu.messaging.Producer._publish" in says
+        assert ("apps.traced" in says) == (way != "other code")
+
+
+def test_wrappers_see_the_events_of_tasks(start_worker: StartWorker) -> None:
+    worker = _start(start_worker, worker_send_task_events=True)
+    found = {way: _seen(worker, "run_watched", way, COUNT) for way in WAYS}
+    assert found == dict.fromkeys(WAYS, COUNT)
+    before = _start(start_worker, "events=wrapt", worker_send_task_events=True)
+    worker.kill()
+    assert _seen(before, "run_watched", "", COUNT) == COUNT
+    if before.pool.startswith("hybrid."):
+        assert "EventDispatcher.send" in before.pool_info()["accelerated"]["events"]
+
+
+def test_a_wrapper_of_the_lowest_place_alone(start_worker: StartWorker, broker: str) -> None:
+    place = {"redis": "_put on redis", "rabbitmq": "basic_publish on rabbitmq"}[broker]
+    worker = _start(start_worker, f"{place}=wrapt")
+    assert _seen(worker, "publish_many", COUNT) == {place: COUNT}
+
+
+def test_publishing_that_the_broker_confirms(start_worker: StartWorker, broker: str) -> None:
+    if broker != "rabbitmq":
+        pytest.skip("Redis confirms nothing")
+    worker = _start(start_worker, broker_transport_options={"confirm_publish": True})
+    for place in ("send_task", "publish", "_publish"):
+        assert _seen(worker, "publish_watched", place, "wrapt", COUNT) == {place: COUNT}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "app.send_task",
+        "app.amqp.send_task_message",
+        "app.amqp.create_task_message",
+        "producer class",
+        "producer pool",
+    ],
+)
+def test_what_the_app_has_of_its_own(start_worker: StartWorker, place: str) -> None:
+    worker = _start(start_worker, place)
+    counted = "producer" if place.startswith("producer") else place
+    assert _seen(worker, "publish_many", COUNT) == {counted: COUNT}
+    if worker.pool.startswith("hybrid."):
+        says = _publishing(worker)
+        assert ("producers of another class" if counted == "producer" else place) in says
+
+
+def test_the_apps_own_class_of_producers(start_worker: StartWorker) -> None:
+    """Celery makes one where it is given a connection."""
+    worker = _start(start_worker, "app.amqp.Producer")
+    assert _seen(worker, "publish_many", COUNT, True) == {"producer": COUNT}
+    assert _seen(worker, "publish_many", COUNT) == {}
