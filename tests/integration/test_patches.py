@@ -37,6 +37,7 @@ ALLOWED = {
     r"celery\.bin\.worker\.WORKERS_POOL\.choices": "they are the names of pools",
     r"celery\.execute\.send_task": "it is app.send_task by another name",
     r"celery\.worker\.components\.Beat\.requires": "set where the step is used, and ours is",
+    r"celery\.worker\.consumer\.control\.Control\.requires": "the same",
     r".*EventDispatcher\(\)\.on_enabled": "it is there for callbacks to be added to",
     r".*\.requests": "tasks that run",
     r"kombu\.transport\._transport_cache": "what the names of transports stand for",
