@@ -6,6 +6,7 @@ a worker on another pool in the same process is left alone.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -179,8 +180,14 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
 
     def _in_greenlet(self, handler: Callable[..., object]) -> Callable[..., None]:
         is_cold = getattr(handler, "__name__", "") == "worker_Cold"
+        worker_pid = os.getpid()
 
         def run_in_greenlet(*args: Any) -> None:
+            if os.getpid() != worker_pid:
+                # A forked child is told to end before it has forgotten what is its parent's.
+                signal.signal(args[0], signal.SIG_DFL)
+                os.kill(os.getpid(), args[0])
+                return
             hub = self.ending.worker.pool.hub
             run = partial(_say_and_do, handler, *args)
             if is_cold:
