@@ -48,11 +48,6 @@ class Runtime:
         """Take note that one of the pools is done with it."""
         self._users = max(self._users - 1, 0)
 
-    @property
-    def is_running(self) -> bool:
-        """Whether a pool runs on it."""
-        return self._users > 0
-
     def statistics(self) -> dict[str, Any]:
         """Return what there is of each kind."""
         return {

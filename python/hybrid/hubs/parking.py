@@ -87,11 +87,6 @@ class Place:
             self._error = exc
             self._end()
 
-    @property
-    def is_occupied(self) -> bool:
-        """Whether a greenlet waits here."""
-        return self._greenlet is not None
-
     def _end(self) -> None:
         self.is_told = True
         if self._greenlet is not None:
