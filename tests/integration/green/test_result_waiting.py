@@ -224,6 +224,33 @@ def test_messages_are_told_to_those_who_wait(
     assert told == [("0", "PROGRESS"), ("0", "SUCCESS")]
 
 
+def test_what_is_stored_while_one_begins_to_listen_is_told_once(
+    app: Celery,
+    backend: RedisBackend,
+    in_greenlets: InGreenlets,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = backend.client.mget
+
+    def store_and_look(keys: list[str]) -> Any:
+        backend.store_result("0", {"step": 1}, "PROGRESS")
+        return look(keys)
+
+    monkeypatch.setattr(backend.client, "mget", store_and_look)
+    told: list[str] = []
+
+    def run(number: int) -> Any:
+        if number:
+            until(hub, lambda: told)
+            return backend.store_result("0", 0, "SUCCESS")
+        result = app.AsyncResult("0")
+        return result.get(timeout=10, on_message=lambda meta: told.append(meta["status"]))
+
+    assert in_greenlets(run, 2)[0] == 0
+    assert told == ["PROGRESS", "SUCCESS"]
+
+
 def test_nonsense_costs_nobody_a_result(
     app: Celery,
     backend: RedisBackend,

@@ -265,9 +265,12 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
             is_listening = False
         if is_listening:
             keys = list(wanted)
+            # Callbacks are told of what was published while nobody listened. From the first
+            # connection on, they get it as a message.
+            is_first = self._connections == 1
             for key, data in zip(keys, client.mget(keys)):
                 if data:
-                    self._tell_waiters(key, data, None)
+                    self._tell_waiters(key, data, None, with_callbacks=not is_first)
         elif self.subscribed_to and not self._is_refused:
             raise ConnectionError("Connection lost while subscribing to results")
 
@@ -312,13 +315,13 @@ class ResultConsumer(redis.ResultConsumer):  # type: ignore[misc]
             waiter.failure = copied(exc)
             waiter.wake()
 
-    def _tell_waiters(self, key: str, data: Any, message: Any) -> None:
+    def _tell_waiters(self, key: str, data: Any, message: Any, with_callbacks: bool = True) -> None:
         try:
             meta = self._decode_result(data)
             meta["status"], meta["task_id"]  # what Celery's code takes for granted
             # Not `self.on_message`: Celery keeps one for all who wait.
             for waiter in self._waiters:
-                if waiter.on_message is not None:
+                if with_callbacks and waiter.on_message is not None:
                     waiter.tell(meta)
             self.on_state_change(meta, message)
         except Exception:
