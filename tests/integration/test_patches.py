@@ -39,7 +39,7 @@ ALLOWED = {
     r"celery\.worker\.components\.Beat\.requires": "set where the step is used, and ours is",
     r"celery\.worker\.consumer\.control\.Control\.requires": "the same",
     r".*EventDispatcher\(\)\.on_enabled": "it is there for callbacks to be added to",
-    r".*\.requests": "tasks that run",
+    r".*\.(requests|total_count)": "tasks that run, and have run",
     r"kombu\.transport\._transport_cache": "what the names of transports stand for",
     r"eventlet\.green\.threading\.__threading": "set with the first thread",
     r".*\.(_group_buffer|_fanout_queues|_active_tags|lua_\w+|__warningregistry__)": "state",
