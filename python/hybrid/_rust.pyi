@@ -14,6 +14,7 @@ __all__ = [
     "Packing",
     "Slab",
     "SlabFullError",
+    "TaskFunction",
     "TimerEntry",
     "TimerHeap",
     "__version__",
@@ -441,6 +442,33 @@ class Slab:
         """Return ticket, start, soft and hard deadline of each job, in no particular order."""
 
     def __len__(self) -> int: ...
+
+@final
+class TaskFunction:
+    """The function of a task, which keeps what part of its target a job is in.
+
+    The job is found as ``getcurrent().__dict__["_slot"].job``. Its ``part`` becomes ``inside``
+    while the function runs and ``after`` then; what it has ``owed`` by then, an exception class,
+    is raised instead of calling the function or returning. Where there is no job, or its ``part``
+    is not ``before``, the function is called, and that is all.
+
+    Args:
+        function: What to call.
+        getcurrent: Returns the greenlet that runs.
+        before: The ``part`` of a job that has not come to its function.
+        inside: That of one whose function runs.
+        after: That of one whose function has ended.
+    """
+
+    def __new__(
+        cls,
+        function: Callable[..., object],
+        getcurrent: Callable[[], object],
+        before: object,
+        inside: object,
+        after: object,
+    ) -> TaskFunction: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
 
 _Entry = TypeVar("_Entry", bound=TimerEntry)
 

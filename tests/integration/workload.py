@@ -42,6 +42,11 @@ def quick(number: int) -> int:
     return number
 
 
+@app.task(name="fail")
+def fail(why: str) -> None:
+    raise ValueError(why)
+
+
 @app.task(name="channel_class")
 def channel_class() -> str:
     """Say which class of channel a connection of this worker has."""

@@ -90,7 +90,13 @@ def _may_end_so(call: Call, meta: dict[str, Any]) -> bool:
 
 
 def _short(meta: dict[str, Any]) -> dict[str, Any]:
-    return {name: meta[name] for name in ("status", "result")}
+    """Return what must not change in a result.
+
+    Celery itself says of a task that is terminated before it has begun that it is revoked, and
+    then that it is terminated.
+    """
+    names = ("status",) if meta["status"] == states.REVOKED else ("status", "result")
+    return {name: meta[name] for name in names}
 
 
 def _last_notes(notes: Notes) -> dict[int, str]:

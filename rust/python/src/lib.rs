@@ -1,7 +1,7 @@
 //! `hybrid._rust`: [`hybrid_core`] for Python.
 //!
-//! Converts types and errors, and decides nothing. Nothing here calls a Python callable:
-//! a callback could switch greenlets under a Rust frame.
+//! Converts types and errors, and decides nothing. Nothing but `task_function`, which says why, calls
+//! a Python callable: a callback could switch greenlets under a Rust frame.
 
 mod ack_window;
 mod amqp;
@@ -16,6 +16,7 @@ mod event_log;
 mod keys;
 mod packing;
 mod slab;
+mod task_function;
 mod timer;
 
 // The GIL keeps what is being encoded as it is: dicts and lists of the user are walked in place. A
@@ -42,6 +43,8 @@ mod _rust {
     use crate::packing::PyPacking;
     #[pymodule_export]
     use crate::slab::{PySlab, SlabFullError};
+    #[pymodule_export]
+    use crate::task_function::PyTaskFunction;
     #[pymodule_export]
     use crate::timer::{PyTimerEntry, PyTimerHeap};
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
-from greenlet import GreenletExit
+from greenlet import GreenletExit, getcurrent
 
+from hybrid._rust import TaskFunction
 from hybrid.hubs.base import Hub
 from hybrid.worker.execution import limits as module
+from hybrid.worker.execution import tracing
+from hybrid.worker.execution.job import AFTER, BEFORE, INSIDE
 from hybrid.worker.execution.pool import JobKilled
 
 
@@ -345,6 +348,132 @@ def test_a_limit_is_not_late_because_telling_of_it_blocks(
     until(lambda: outcome.is_over)
     assert outcome.value_of("error").type is SoftTimeLimitExceeded
     gate.set()
+    assert_serves_on(pool, apply, until)
+
+
+# -- the function of a task, called by a tracer
+
+
+def tracer(before: Any, function: Any, after: Any) -> Any:
+    """Return a target that comes to its function as Celery's tracer does."""
+    call = TaskFunction(function, getcurrent, BEFORE, INSIDE, AFTER)
+
+    def run() -> Any:
+        before()
+        try:
+            outcome = call()
+        except Exception as exc:
+            outcome = exc
+        after()
+        return outcome
+
+    return run
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.fixture
+def knows_tracers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take every target for a tracer."""
+    monkeypatch.setattr(tracing, "comes_to_function", lambda _: True)
+
+
+def test_the_function_gets_its_arguments_and_no_line_in_a_traceback() -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise KeyError(args, kwargs)
+
+    call = TaskFunction(fail, getcurrent, BEFORE, INSIDE, AFTER)
+    with pytest.raises(KeyError) as caught:
+        call(1, two=2)
+    assert caught.value.args == ((1,), {"two": 2})
+    assert [entry.name for entry in caught.traceback][1:] == ["fail"]
+
+
+@pytest.mark.parametrize("kind", ["soft_timeout", "timeout"])
+def test_a_limit_leaves_what_follows_the_function_alone(
+    pool: Any, apply: Any, until: Any, hub: Hub, kind: str
+) -> None:
+    target = tracer(nothing, lambda: "done", lambda: hub.sleep(0.05))
+    outcome = apply(pool, target, **{kind: 0.01})
+    until(lambda: outcome.is_over)
+    assert outcome.names == ["accept", "success"]
+    assert outcome.value_of("success") == "done"
+    assert_serves_on(pool, apply, until)
+
+
+@pytest.mark.usefixtures("knows_tracers")
+def test_a_soft_limit_waits_for_the_function(pool: Any, apply: Any, until: Any, hub: Hub) -> None:
+    told: list[str] = []
+    target = tracer(
+        lambda: hub.sleep(0.05), lambda: told.append("called"), lambda: told.append("stored")
+    )
+    outcome = apply(pool, target, soft_timeout=0.01)
+    until(lambda: outcome.is_over)
+    assert outcome.names == ["accept", "soft limit", "success"]
+    assert isinstance(outcome.value_of("success"), SoftTimeLimitExceeded)
+    assert told == ["stored"]
+    assert_serves_on(pool, apply, until)
+
+
+@pytest.mark.usefixtures("knows_tracers")
+def test_a_hard_limit_waits_for_the_function(pool: Any, apply: Any, until: Any, hub: Hub) -> None:
+    told: list[str] = []
+    target = tracer(
+        lambda: (hub.sleep(0.05), told.append("ready")),
+        lambda: told.append("called"),
+        lambda: told.append("stored"),
+    )
+    outcome = apply(pool, target, timeout=0.01)
+    until(lambda: outcome.is_over)
+    assert outcome.names == ["accept", "hard limit"]
+    assert told == ["ready"]
+    assert_serves_on(pool, apply, until)
+
+
+def test_a_killed_function_that_goes_on_is_not_stored(
+    pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
+    told: list[str] = []
+
+    def swallow() -> None:
+        with suppress(BaseException):
+            hub.sleep(5)
+
+    outcome = apply(pool, tracer(nothing, swallow, lambda: told.append("stored")), timeout=0.01)
+    until(lambda: outcome.is_over)
+    assert outcome.names == ["accept", "hard limit"]
+    assert told == []
+    assert_serves_on(pool, apply, until)
+
+
+@pytest.mark.usefixtures("short_grace")
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_tracer_that_never_ends_is_ended_in_the_end(
+    pool: Any, apply: Any, until: Any, hub: Hub, where: str, request: pytest.FixtureRequest
+) -> None:
+    if where == "before":
+        request.getfixturevalue("knows_tracers")
+    waits = {"before": nothing, "after": nothing, where: lambda: hub.sleep(5)}
+    outcome = apply(pool, tracer(waits["before"], nothing, waits["after"]), timeout=0.01)
+    until(lambda: outcome.is_over)
+    assert outcome.names == ["accept", "hard limit"]
+    assert_serves_on(pool, apply, until)
+
+
+def test_a_tracer_inside_the_function_is_a_part_of_it(
+    pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
+    inner = TaskFunction(nothing, getcurrent, BEFORE, INSIDE, AFTER)
+
+    def run() -> None:
+        inner()
+        hub.sleep(5)
+
+    outcome = apply(pool, tracer(nothing, run, nothing), soft_timeout=0.01)
+    until(lambda: outcome.is_over)
+    assert isinstance(outcome.value_of("success"), SoftTimeLimitExceeded)
     assert_serves_on(pool, apply, until)
 
 

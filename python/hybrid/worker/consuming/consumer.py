@@ -140,6 +140,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
         self._turn_on("trace", lambda: tracing.speed_up(self.app))
         super().update_strategies()
+        tracing.tell_of_functions(self.app)
         self._turn_on("strategy", self._use_strategies)
 
     def _use_strategies(self) -> dict[str, str]:

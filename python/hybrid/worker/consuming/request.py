@@ -13,10 +13,12 @@ from typing import Any, Callable, ClassVar
 from weakref import ref
 
 from celery.app import trace
-from celery.exceptions import InvalidTaskError, TaskRevokedError
+from celery.exceptions import InvalidTaskError, TaskRevokedError, TimeLimitExceeded
+from celery.states import FAILURE
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import request as celery_request
+from celery.worker import state as worker_state
 from celery.worker.state import revoked as revoked_tasks
 from celery.worker.state import task_accepted, task_ready, total_count
 from dateutil.tz import UTC
@@ -82,6 +84,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
     _utc: ClassVar[bool]
     _trace: ClassVar[Callable[..., Any]]
     _apply_async: ClassVar[Callable[..., Any]]
+    _terminate_job: ClassVar[Callable[..., Any]]
     _acks_late: ClassVar[bool]
     #: Whether anybody asks Celery's state for tasks that have succeeded.
     _remembers_success: ClassVar[bool]
@@ -270,7 +273,11 @@ class Request(celery_request.Request):  # type: ignore[misc]
             logger.exception("%s: the message was not settled", self.humaninfo())
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
-        """Take note that the task starts now, in the job ``pid``."""
+        """Take note that the task starts now, in the job ``pid``, unless it has been revoked."""
+        if self._terminate_on_ack is None and self._may_be_revoked and self.revoked():
+            # While it waited for a slot; Celery's pools look when they have one.
+            self._terminate_job(pid)
+            return
         self.worker_pid = pid
         self.time_start = time() - (monotonic() - time_accepted)
         task_accepted(self, add_to_total_count=_count)
@@ -284,6 +291,32 @@ class Request(celery_request.Request):  # type: ignore[misc]
                 complain_of_the_log()
         if self._terminate_on_ack is not None:
             self.terminate(*self._terminate_on_ack)
+
+    def terminate(self, *args: Any, **options: Any) -> None:
+        """End the task, unless it is decided how it ends: that is being stored and told."""
+        if not self._is_decided:
+            super().terminate(*args, **options)
+
+    def cancel(self, *args: Any, **options: Any) -> None:
+        """End the task because it will run again, unless it is decided how it ends."""
+        if not self._is_decided:
+            super().cancel(*args, **options)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Take note that the task has passed a limit.
+
+        The failure is stored while the task still counts as active: what remote control does not
+        find among those, it looks up, and calls revoked where no outcome has been stored.
+        """
+        if not (soft or worker_state.should_terminate) and self.store_errors:
+            exc = TimeLimitExceeded(timeout)
+            self.task.backend.store_result(self.id, exc, FAILURE, request=self._context)
+        super().on_timeout(soft, timeout)
+
+    @property
+    def _is_decided(self) -> bool:
+        job = None if self._apply_result is None else self._apply_result()
+        return job is not None and job.is_decided
 
     def on_success(self, failed__retval__runtime: tuple[Any, Any, Any], **kwargs: Any) -> Any:
         """Take note that the tracer is through with the task."""
@@ -315,6 +348,7 @@ def specialised(task: Any, app: Any, consumer: Any) -> type[Request]:
             trace.fast_trace_task if app.use_fast_trace_task else trace.trace_task_ret
         ),
         "_apply_async": staticmethod(consumer.pool.apply_async),
+        "_terminate_job": staticmethod(consumer.pool.terminate_job),
         "_acks_late": task.acks_late,
         "_remembers_success": bool(task.acks_late or app.conf.worker_deduplicate_successful_tasks),
     }

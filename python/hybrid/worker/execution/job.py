@@ -53,10 +53,30 @@ WAITING, ACCEPTING, RUNNING, ENDED = State.WAITING, State.ACCEPTING, State.RUNNI
 ABANDONED = State.ABANDONED
 
 
+class Part(Enum):
+    """What part of its target a job is in, where that is Celery's tracer.
+
+    Only the function of the task is ended by a limit: what the tracer stores and tells before and
+    after it would be left half done, and a task that has succeeded would be told to have failed.
+    """
+
+    #: The tracer gets ready: ``task_prerun``, the state ``STARTED``. Or the target has no function
+    #: of which it tells.
+    BEFORE = "before"
+    #: The function of the task runs.
+    INSIDE = "inside"
+    #: The function has decided the outcome; links are sent, and the result is stored and told.
+    AFTER = "after"
+
+
+# Names of a module, as above.
+BEFORE, INSIDE, AFTER = Part.BEFORE, Part.INSIDE, Part.AFTER
+
+
 class Runner(Protocol):
     """What runs the target of a job."""
 
-    def interrupt(self, job: Job, exc: type[BaseException]) -> None:
+    def interrupt(self, job: Job, exc: type[BaseException], anywhere: bool) -> None:
         """Raise ``exc`` where the target of ``job`` waits, soon; see :meth:`Job.interrupt`."""
 
 
@@ -76,6 +96,8 @@ class Job:
         "error_callback",
         "kwargs",
         "limits",
+        "owed",
+        "part",
         "runner",
         "soft_timeout",
         "state",
@@ -114,17 +136,31 @@ class Job:
         self.ticket = 0
         #: What runs its target; ``None`` before that and afterwards.
         self.runner: Runner | None = None
+        #: A tracer's function moves it on.
+        self.part = BEFORE
+        #: What is raised at the beginning of the function, or at its end.
+        self.owed: type[BaseException] | None = None
         #: The timer entries of its limits.
         self.limits: tuple[Any, ...] = ()
 
-    def interrupt(self, exc: type[BaseException]) -> None:
+    @property
+    def is_decided(self) -> bool:
+        """Whether it is decided how it ends, by its function or by what others have put to it."""
+        return self.part is AFTER or self.state not in (WAITING, ACCEPTING, RUNNING)
+
+    def interrupt(self, exc: type[BaseException], anywhere: bool = False) -> None:
         """Raise ``exc`` in the target where it waits, soon.
 
         Nothing is raised when no target runs, neither in its callbacks nor in anything else of
-        the pool's, or when the state of the job has become another one by then.
+        the pool's, or when the state of the job has become another one by then. A tracer gets it
+        in the function of its task: when that begins, if need be, and not at all after its end.
+
+        Args:
+            exc: What to raise.
+            anywhere: Raise it wherever the target is.
         """
         if self.runner is not None:
-            self.runner.interrupt(self, exc)
+            self.runner.interrupt(self, exc, anywhere)
 
     def terminate(self, signal: int | None = None) -> None:
         """Do nothing: Celery calls this after :meth:`TaskPool.terminate_job`, which did it."""

@@ -14,12 +14,13 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.utils.log import get_logger
 
 from hybrid._rust import Slab
-from hybrid.worker.execution.job import ENDED, RUNNING, Job, JobKilled, State
+from hybrid.worker.execution.job import AFTER, ENDED, RUNNING, Job, JobKilled, State
 from hybrid.worker.execution.timer import Timer
 
 logger = get_logger("celery.pool")
 
-#: Seconds that a killed job gets for its ``finally`` blocks before it is killed again.
+#: Seconds that a killed job gets for its ``finally`` blocks before it is killed again, and one
+#: whose function has ended before its limit, to store its outcome.
 KILL_GRACE = 5.0
 #: After so many kills the pool gives up on a job that swallows them, and frees its place.
 KILL_ATTEMPTS = 3
@@ -97,7 +98,7 @@ class Limits:
     # -- in the timer
 
     def _on_soft_limit(self, job: Job) -> None:
-        if job.state is not RUNNING:
+        if job.state is not RUNNING or job.part is AFTER:
             return
         self._soft += 1
         # Before the callback: it may block, or raise.
@@ -105,24 +106,29 @@ class Limits:
         if job.timeout_callback is not None:
             job.timeout_callback(True, job.soft_timeout)
 
-    def _on_hard_limit(self, job: Job) -> None:
-        if self._slab.take(job.ticket) is not None:
+    def _on_hard_limit(self, job: Job, anywhere: bool = False) -> None:
+        if job.part is AFTER and not anywhere:
+            again = self._timer.call_after(KILL_GRACE, self._on_hard_limit, (job, True))
+            job.limits = (*job.limits, again)
+        elif self._slab.take(job.ticket) is not None:
             job.state = State.TIMED_OUT
             self._hard += 1
-            self._kill(job)
+            self._kill(job, anywhere)
 
-    def _kill(self, job: Job, attempt: int = 1) -> None:
+    def _kill(self, job: Job, anywhere: bool = False, attempt: int = 1) -> None:
         """End the target of a job whose ticket has been taken, and see to it that it does."""
         if job.runner is None:
             return  # it has ended, or is never called
+        # Should the function end before it gets to know, or swallow it.
+        job.owed = JobKilled
         is_late = attempt > 1 and job.state is State.TIMED_OUT
         if is_late:
             job.state = State.REPORTED
         if attempt > KILL_ATTEMPTS:
             self._abandon(job)
         else:
-            job.interrupt(JobKilled)
-            self._timer.call_after(KILL_GRACE, self._kill, (job, attempt + 1))
+            job.interrupt(JobKilled, anywhere)
+            self._timer.call_after(KILL_GRACE, self._kill, (job, True, attempt + 1))
         if is_late and job.timeout_callback is not None:
             # It may swallow whatever it gets: its limit is told all the same.
             job.timeout_callback(False, job.timeout)

@@ -21,7 +21,17 @@ from celery.utils.log import get_logger
 
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, GreenletExit, Hub
-from hybrid.worker.execution.job import ACCEPTING, ENDED, RUNNING, Job, JobKilled, State
+from hybrid.worker.execution import tracing
+from hybrid.worker.execution.job import (
+    ACCEPTING,
+    AFTER,
+    BEFORE,
+    ENDED,
+    RUNNING,
+    Job,
+    JobKilled,
+    State,
+)
 from hybrid.worker.execution.limits import Limits
 
 logger = get_logger("celery.pool")
@@ -33,7 +43,7 @@ SLOT_IDLE = 60.0
 class Slot:
     """One greenlet that runs jobs, one after another."""
 
-    __slots__ = ("_hub", "first", "greenlet", "idle_since")
+    __slots__ = ("_hub", "first", "greenlet", "idle_since", "job")
 
     greenlet: Greenlet
 
@@ -41,14 +51,22 @@ class Slot:
         self._hub = hub
         #: The job that it begins with.
         self.first: Job | None = first
+        #: The job whose target it runs.
+        self.job: Job | None = None
         self.idle_since = 0.0
 
-    def interrupt(self, job: Job, exc: type[BaseException]) -> None:
+    def interrupt(self, job: Job, exc: type[BaseException], anywhere: bool) -> None:
         """Raise ``exc`` in the target of ``job``, in the hub's next turn."""
-        self._hub.call_soon(self._interrupt_now, job, job.state, exc)
+        self._hub.call_soon(self._interrupt_now, job, job.state, exc, anywhere)
 
-    def _interrupt_now(self, job: Job, state: State, exc: type[BaseException]) -> None:
-        if job.runner is self and job.state is state:
+    def _interrupt_now(
+        self, job: Job, state: State, exc: type[BaseException], anywhere: bool
+    ) -> None:
+        if job.runner is not self or job.state is not state:
+            return
+        if not anywhere and job.part is BEFORE and tracing.comes_to_function(job):
+            job.owed = exc
+        elif anywhere or job.part is not AFTER:
             self._hub.interrupt(self.greenlet, exc)
 
 
@@ -129,6 +147,7 @@ class Slots:
     def _serve(self, slot: Slot) -> None:
         """Run jobs until told to end: the life of a slot."""
         del self._starting[slot]
+        tracing.enter(slot)
         job, slot.first = slot.first, None
         try:
             while job is not None:
@@ -137,6 +156,7 @@ class Slots:
                 except Exception:
                     logger.exception("%s: a callback of %r raised", self._spelling, job)
                 finally:
+                    slot.job = None
                     self._on_finished(job)
                 if job.state is not ENDED:
                     # It was killed: its thread-locals may hold half-used connections.
@@ -180,6 +200,7 @@ class Slots:
             if job.state is ACCEPTING:  # else it was terminated meanwhile
                 job.state = RUNNING
                 job.runner = slot
+                slot.job = job
                 if soft or hard:
                     # The broker may take its time over an acknowledgement: not the target's.
                     self._limits.watch(job)

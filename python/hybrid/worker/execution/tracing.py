@@ -2,12 +2,13 @@
 
 The tracer itself is Celery's. What it calls for each task is replaced here: the request's context,
 which looks for custom headers by taking all known ones away, one by one; two stacks that say what
-the current task is, each a lookup by greenlet behind three calls; and the text of the result.
+the current task is, each a lookup by greenlet behind three calls; and the text of the result. The
+function of the task is called by way of something that keeps what part of its target a job is in.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import _state
 from celery.app import task as celery_task
@@ -15,8 +16,13 @@ from celery.app import trace
 from celery.utils import threads
 from celery.utils.saferepr import saferepr
 
+from hybrid._rust import TaskFunction
 from hybrid.hubs.base import getcurrent
 from hybrid.patches import celery as patches
+from hybrid.worker.execution.job import AFTER, BEFORE, INSIDE, Job
+
+if TYPE_CHECKING:
+    from hybrid.worker.execution.slots import Slot
 
 #: Sets of headers that are remembered for having no custom ones among them.
 _KNOWN_LIMIT = 1024
@@ -121,3 +127,47 @@ def speed_up(app: Any) -> None:
     GreenStack.take_over(_state._task_stack)
     for task in app.tasks.values():
         GreenStack.take_over(task.request_stack)
+
+
+# -- the function of a task
+
+
+#: The names of tasks whose tracers move :attr:`Job.part` on.
+_telling: set[str] = set()
+
+
+def tell_of_functions(app: Any) -> None:
+    """Have the tracers that there are now move on what part of its target a job is in.
+
+    That of a task without Celery's own tracer does not, and its whole target is ended by limits.
+    """
+    for name, task in app.tasks.items():
+        cell = _find_function(task.__trace__)
+        if cell is None:
+            _telling.discard(name)
+        else:
+            _telling.add(name)
+            if type(cell.cell_contents) is not TaskFunction:
+                cell.cell_contents = TaskFunction(
+                    cell.cell_contents, getcurrent, BEFORE, INSIDE, AFTER
+                )
+
+
+def _find_function(tracer: Any) -> Any:
+    """Return the cell in which Celery's tracer has the function of its task, under all wrappers."""
+    while tracer is not None:
+        names = getattr(getattr(tracer, "__code__", None), "co_freevars", ())
+        if "fun" in names and "push_request" in names:
+            return tracer.__closure__[names.index("fun")]
+        tracer = getattr(tracer, "__wrapped__", None)
+    return None
+
+
+def enter(slot: Slot) -> None:
+    """Let the functions of tasks in the calling greenlet know ``slot``, which runs their jobs."""
+    getcurrent().__dict__["_slot"] = slot
+
+
+def comes_to_function(job: Job) -> bool:
+    """Tell whether the target of ``job``, which has begun, will move :attr:`Job.part` on."""
+    return job.target in (trace.fast_trace_task, trace.trace_task_ret) and job.args[0] in _telling
