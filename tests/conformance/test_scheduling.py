@@ -127,3 +127,19 @@ def test_higher_priorities_are_taken_first(
 
 def test_a_task_sees_its_priority(client: Celery) -> None:
     assert client.signature("describe").apply_async(priority=6).get(timeout=15)["priority"] == 6
+
+
+def test_a_task_begins_with_an_empty_context_however_it_comes_to_start(
+    client: Celery, worker: Worker
+) -> None:
+    read = client.signature("read_variable")
+    worker.control("rate_limit", "read_variable", "100/s")
+    limited = [read.delay() for _ in range(3)]
+    assert [result.get(timeout=15) for result in limited] == ["unset"] * 3
+    worker.control("rate_limit", "read_variable", 0)
+    results = [
+        *(read.delay() for _ in range(5)),
+        read.apply_async(countdown=0.2),
+        client.signature("read_variable", (2,)).delay(),
+    ]
+    assert [result.get(timeout=15) for result in results] == ["unset"] * 7

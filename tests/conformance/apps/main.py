@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextvars import ContextVar
 from typing import Any
 
 import kombu
@@ -167,6 +168,20 @@ def progress(self: Task, steps: int) -> str:
         journal.write(self.request.id, "step", backend=self.AsyncResult(self.request.id).state)
     journal.wait_for(self.request.id, "go on", within=10)
     return "complete"
+
+
+_variable: ContextVar[str] = ContextVar("variable", default="unset")
+_variable.set("by the project")
+
+
+@app.task(name="read_variable", bind=True)
+def read_variable(self: Task, retries: int = 0) -> str:
+    """Return what the context had at the start, and leave something there."""
+    found = _variable.get()
+    _variable.set("by a task")
+    if self.request.retries < retries:
+        raise self.retry(countdown=0)
+    return found
 
 
 @app.task(name="retry_twice", bind=True, max_retries=5)

@@ -323,7 +323,8 @@ def test_slots_that_idle_for_long_are_retired(
     assert pool.info["slots-created"] == 11
 
 
-def test_contextvars_come_from_whoever_applies_and_stay_with_the_job(
+@pytest.mark.parity
+def test_contextvars_of_a_job_are_its_own_from_the_first(
     make_pool: Any, apply: Any, until: Any, hub: Hub
 ) -> None:
     pool = make_pool(2)
@@ -343,7 +344,7 @@ def test_contextvars_come_from_whoever_applies_and_stay_with_the_job(
     until(lambda: all(outcome.is_over for outcome in outcomes))
     results = [outcome.value_of("success") for outcome in outcomes]
     assert results == [
-        *((str(number), f"inner {number}") for number in range(10)),
+        *(("unset", f"inner {number}") for number in range(10)),
         ("unset", "last"),
     ]
     assert variable.get() == "unset"

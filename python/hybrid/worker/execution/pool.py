@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context
 from math import isnan
 from socket import timeout as too_late
 from typing import Any, Callable, ClassVar
@@ -253,7 +253,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
             target,
             args or (),
             kwargs or {},
-            copy_context(),
+            Context(),
             callback,
             accept_callback,
             error_callback,
