@@ -41,6 +41,8 @@ class Link:
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._there = _Pipe(self, near, far, proxy.delay, self._on_sent)
         self._back = _Pipe(self, far, near, proxy.delay, self._on_reply)
+        for pipe in (self._there, self._back):
+            pipe.start()
 
     def _on_sent(self, data: bytes) -> bool:
         self.last_sent = data
@@ -89,6 +91,8 @@ class _Pipe:
         self._delay = delay
         self._look = look
         self._under_way: queue.SimpleQueue[tuple[float, bytes]] = queue.SimpleQueue()
+
+    def start(self) -> None:
         for run in (self._read, self._write):
             threading.Thread(target=run, name="proxy", daemon=True).start()
 
@@ -186,6 +190,11 @@ class Proxy:
         with self._lock:
             self._trigger = word
 
+    def hold(self) -> None:
+        """Hold back all that servers send from now on, on new connections as well."""
+        with self._lock:
+            self._is_holding = True
+
     @property
     def is_holding(self) -> bool:
         """Whether what was waited for has passed."""
@@ -196,6 +205,11 @@ class Proxy:
         """Count the replies that are held back."""
         with self._lock:
             return len(self._held)
+
+    def holds(self, word: bytes) -> bool:
+        """Whether a reply with ``word`` is held back."""
+        with self._lock:
+            return any(word in data for _, data in self._held)
 
     def release(self, all_of_them: bool = False) -> int:
         """Let the oldest reply pass, or all and whatever follows; return how many those were."""

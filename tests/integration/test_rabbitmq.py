@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from amqp import spec
 from harness.brokers import RabbitServer, Space
 from harness.journal import Journal
+from harness.proxy import proxied
 from harness.waiting import eventually
 from harness.worker import StartWorker
 
 from hybrid.worker.consuming.rotation import CHANNEL_LIMIT
 
 RECONNECTS = "Trying to reconnect"
+#: Class and method with which the broker answers a prefetch count.
+QOS_OK = struct.pack(">HH", *spec.Basic.QosOk)
 
 
 @pytest.fixture
@@ -44,6 +49,34 @@ def test_every_task_runs_although_the_broker_closes_all_connections(
     )
     eventually(lambda: len(worker.space.queue()) == 0, "an empty queue", within=20)
     assert worker.child.running
+
+
+def test_tasks_that_start_as_the_connection_is_lost_run_once(
+    start_worker: StartWorker, rabbit: RabbitServer, journal: Journal
+) -> None:
+    with proxied(rabbit.port) as proxy:
+        worker = start_worker(
+            concurrency=10,
+            settings={
+                "broker_url": rabbit.url.replace(f":{rabbit.port}/", f":{proxy.port}/"),
+                "worker_prefetch_multiplier": 2,
+            },
+        )
+        worker.flood("spread_when_told", [("full", number, 0) for number in range(10)])
+        journal.wait_for("full", "waiting", times=10)
+        for link in proxy.links:
+            link.cut()
+        # It may have two at a time at first, and more as these start, which none can.
+        ids = worker.flood("count", [("restored", number) for number in range(2)])
+        eventually(lambda: all(f"{id}] received" in worker.output for id in ids), "the messages")
+        proxy.hold()
+        journal.write("full.told", "told")
+        eventually(lambda: proxy.holds(QOS_OK), "the answer to a larger prefetch count")
+        for link in proxy.links:
+            link.cut()
+        proxy.release(all_of_them=True)
+        worker.wait_outcomes(worker.flood("quick", [(1,)]), within=20)
+        assert numbers(journal, "restored") == [0, 1]
 
 
 def states(rabbit: RabbitServer) -> list[str]:

@@ -3,13 +3,18 @@
 Each task that waits for its time adds one to the prefetch count, and takes it away when it is due.
 Celery's loop tells the broker after every message, which on AMQP is a round trip; above what AMQP
 can count it says "no limit" every time, with a warning.
+
+And after a reconnect Celery raises the count step by step, as messages are acknowledged, and tells
+the broker there and then: in the slot of a task that is about to start, whose message is gone. A
+connection that is lost while it waits for the answer would cost that task. So whoever sets the
+count only counts, and the loop tells the broker, which waits for nobody.
 """
 
 from __future__ import annotations
 
 from logging import getLogger
 from time import monotonic
-from typing import Any
+from typing import Any, Callable
 
 from kombu.common import PREFETCH_COUNT_MAX
 from kombu.transport import virtual
@@ -33,6 +38,8 @@ class Prefetch:
 
     def __init__(self, qos: Any, channel: Any) -> None:
         self._qos = qos
+        self._tell_broker: Callable[..., Any] = qos.callback
+        qos.callback = _leave_it_to_the_loop
         #: kombu counts itself here, so telling it costs nothing, and it knows no upper limit.
         self._is_virtual = isinstance(channel, virtual.Channel)
         self._step = max(int(qos.value or 0) // 2, 1)
@@ -85,7 +92,7 @@ class Prefetch:
         if is_new or told is None or limit != self._limit(told):
             if count and not limit:
                 logger.warning("QoS: Disabled: prefetch_count exceeds %r", PREFETCH_COUNT_MAX)
-            qos.callback(prefetch_count=limit)
+            self._tell_broker(prefetch_count=limit)
 
     def _limit(self, count: int) -> int:
         """Return what stands for ``count`` in the broker's terms."""
@@ -96,3 +103,7 @@ class Prefetch:
         if not self._since:
             self._since = now
         return now - self._since >= CHANGE_WAIT
+
+
+def _leave_it_to_the_loop(*, prefetch_count: int) -> None:
+    """Tell nobody: the loop sees the count before it takes the next messages."""
