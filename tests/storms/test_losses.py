@@ -25,11 +25,20 @@ SLACK = {"greenlets": 10, "dispatchers": 0, "descriptors": 10, "connections": 10
 
 def _fill_slots(worker: Worker) -> dict[str, int]:
     """Let every slot run a task, and return what the worker counts of itself then."""
-    ids = worker.flood("own_key", [(number, 0.3) for number in range(2 * SLOTS)])
+    # Long enough for all of them to have begun before the first has ended.
+    ids = worker.flood("own_key", [(number, 1.5) for number in range(2 * SLOTS)])
     worker.wait_outcomes(ids, within=30)
     # Celery makes a command of the name of each method that it does not have.
     counts: dict[str, int] = worker.inspect()._request("tally")
     return counts
+
+
+def _wait_for_remote_control(worker: Worker, findings: Findings) -> None:
+    """Wait for the worker to listen again: whoever commands it meanwhile is heard by nobody."""
+    try:
+        eventually(lambda: worker.answers(within=1), "an answer", within=20)
+    except AssertionError as exc:
+        findings.add("remote control", exc)
 
 
 def _judge_growth(worker: Worker, before: dict[str, int], findings: Findings) -> dict[str, int]:
@@ -109,6 +118,7 @@ def test_nothing_is_lost_or_left_behind_when_connections_are_lost(
         losses = Losses(space, broker_proxy, results, sizes.losses, sizes.tasks, seed)
         storm.run(losses.on_progress)
         storm.settle()
+        _wait_for_remote_control(worker, findings)
         # On RabbitMQ a message comes again whose acknowledgement was lost with its connection.
         seen = judge_outcomes(storm, findings, may_come_again=space.rabbit is not None)
         judge_answers(storm, findings)
