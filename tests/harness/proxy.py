@@ -142,12 +142,17 @@ class Proxy:
         self._trigger: bytes | None = None
         self._is_holding = False
         self._held: list[tuple[Link, bytes]] = []
+        #: Whether new connections are closed at once.
+        self.is_refusing = False
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.is_refusing:
+                    near.close()
+                    continue
                 try:
                     far = socket.create_connection(("127.0.0.1", self._target))
                 except OSError:
@@ -162,6 +167,12 @@ class Proxy:
         """The connections that are open."""
         with self._lock:
             return [link for link in self._links if link.is_open]
+
+    def lose_all(self, is_refusing: bool = False) -> None:
+        """Cut all connections, and refuse new ones if asked to."""
+        self.is_refusing = is_refusing
+        for link in self.links:
+            link.cut()
 
     # -- cutting replies off
 
@@ -237,8 +248,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for link in self.links:
-            link.cut()
+        self.lose_all()
 
 
 @contextlib.contextmanager

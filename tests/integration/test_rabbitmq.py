@@ -64,16 +64,14 @@ def test_tasks_that_start_as_the_connection_is_lost_run_once(
         )
         worker.flood("spread_when_told", [("full", number, 0) for number in range(10)])
         journal.wait_for("full", "waiting", times=10)
-        for link in proxy.links:
-            link.cut()
+        proxy.lose_all()
         # It may have two at a time at first, and more as these start, which none can.
         ids = worker.flood("count", [("restored", number) for number in range(2)])
         eventually(lambda: all(f"{id}] received" in worker.output for id in ids), "the messages")
         proxy.hold()
         journal.write("full.told", "told")
         eventually(lambda: proxy.holds(QOS_OK), "the answer to a larger prefetch count")
-        for link in proxy.links:
-            link.cut()
+        proxy.lose_all()
         proxy.release(all_of_them=True)
         worker.wait_outcomes(worker.flood("quick", [(1,)]), within=20)
         assert numbers(journal, "restored") == [0, 1]

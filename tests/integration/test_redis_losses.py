@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from celery import Celery
 from harness.brokers import Brokers, Space
 from harness.journal import JOURNAL, Journal
-from harness.proxy import proxied
+from harness.proxy import Proxy, proxied
 from harness.waiting import eventually
-from harness.worker import StartWorker, make_client
+from harness.worker import StartWorker, Worker, make_client
 
 from hybrid.transports.redis import ledger
 
@@ -123,6 +125,120 @@ def test_tasks_that_run_when_all_connections_are_lost_run_once(
     assert len(journal.entries("held", "napping")) == 20
     assert len(journal.entries("behind", "napping")) == 20
     assert worker.client.control.ping(timeout=10, limit=1)
+
+
+@pytest.fixture
+def to_broker(space: Space) -> Iterator[Proxy]:
+    """What stands between a worker and its broker."""
+    with proxied(urlsplit(space.redis_url).port or 6379) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def to_results(space: Space) -> Iterator[Proxy]:
+    """What stands between a worker and its results."""
+    with proxied(urlsplit(space.redis_url).port or 6379) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def client(space: Space) -> Iterator[Celery]:
+    """A client that goes through no proxy."""
+    client = make_client(space.settings)
+    yield client
+    client.close()
+
+
+def put_back(worker: Worker) -> bool:
+    """Tell whether a worker has put back what it can, after a loss."""
+    return "Restoring" in worker.output
+
+
+def all_settled(space: Space) -> bool:
+    return not space.redis.exists("unacked", "unacked_index")
+
+
+@pytest.mark.parametrize("is_stored", [True, False], ids=["stored", "never stored"])
+def test_a_task_goes_on_after_a_loss_until_its_end_is_stored(
+    is_stored: bool,
+    start_worker: StartWorker,
+    client: Celery,
+    journal: Journal,
+    space: Space,
+    to_broker: Proxy,
+    to_results: Proxy,
+) -> None:
+    settings = {
+        "broker_url": through(space.redis_url, to_broker.port),
+        "result_backend": through(space.redis_url, to_results.port),
+        "worker_prefetch_multiplier": 1,
+    }
+    worker = start_worker(concurrency=1, settings=settings)
+    # Redis knows the script then.
+    worker.wait_outcomes([client.send_task("quick", (0,)).id], within=10)
+    ended = client.send_task("late_nap", ("ended", 60.0), time_limit=2)
+    journal.wait_for("ended", "napping")
+    to_results.hold()
+    eventually(lambda: to_results.held, "its end to be stored")
+    to_results.release()
+    # From now on Celery says that it has ended. It stores that once more, and acknowledges then.
+    eventually(lambda: "Hard time limit" in worker.output, "its end")
+    to_broker.lose_all(is_refusing=not is_stored)
+    eventually(lambda: put_back(worker), "the worker to have noticed")
+    if is_stored:
+        eventually(lambda: worker.answers(within=1), "the next connection")
+    else:
+        to_results.lose_all(is_refusing=True)
+        eventually(lambda: "a callback of <Job" in worker.output, "it to fail")
+    to_broker.is_refusing = to_results.is_refusing = False
+    to_results.release(all_of_them=True)
+    behind = client.send_task("quick", (1,))
+    worker.wait_outcomes([behind.id], within=20)
+    eventually(lambda: all_settled(space), "all settled")
+    assert worker.output.count(f"{ended.id}] received") == (1 if is_stored else 2)
+
+
+def test_what_is_acknowledged_before_the_next_connection_is_in_flight_no_more(
+    start_worker: StartWorker, client: Celery, journal: Journal, space: Space, to_broker: Proxy
+) -> None:
+    settings = {
+        "broker_url": through(space.redis_url, to_broker.port),
+        "task_acks_late": True,
+        "worker_prefetch_multiplier": 1,
+    }
+    worker = start_worker(concurrency=4, settings=settings)
+    before = [client.send_task("spread_when_told", ("before", 1, 0)).id for _ in range(4)]
+    journal.wait_for("before", "waiting", times=4)
+    to_broker.lose_all(is_refusing=True)
+    eventually(lambda: put_back(worker), "the worker to have noticed")
+    journal.write("before.told", "told")
+    worker.wait_outcomes(before, within=10)
+    to_broker.is_refusing = False
+    # As many as it may have at a time: none is in flight by now.
+    after = [client.send_task("quick", (number,)).id for number in range(4)]
+    worker.wait_outcomes(after, within=20)
+    eventually(lambda: all_settled(space), "all settled")
+    assert len(journal.entries("before", "waiting")) == 4
+
+
+def test_what_has_not_begun_goes_back_although_redis_was_away(
+    start_worker: StartWorker, client: Celery, journal: Journal, space: Space, to_broker: Proxy
+) -> None:
+    settings = {
+        "broker_url": through(space.redis_url, to_broker.port),
+        "worker_prefetch_multiplier": 8,
+    }
+    worker = start_worker(concurrency=1, settings=settings)
+    running = client.send_task("spread_when_told", ("running", 1, 0))
+    journal.wait_for("running", "waiting")
+    behind = [client.send_task("quick", (number,)) for number in range(7)]
+    eventually(lambda: worker.output.count("Task quick[") == len(behind), "all to be taken")
+    to_broker.lose_all(is_refusing=True)
+    eventually(lambda: "Cannot connect" in worker.output, "the worker to have noticed")
+    to_broker.is_refusing = False
+    journal.write("running.told", "told")
+    worker.wait_outcomes([one.id for one in (running, *behind)], within=20)
+    eventually(lambda: all_settled(space), "all settled")
 
 
 def test_tasks_that_are_killed_after_a_loss_go_back(

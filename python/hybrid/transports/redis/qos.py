@@ -38,7 +38,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
         #: Says which messages jobs hold that go on although the connection is lost.
         self.held_by_jobs: Callable[[], Collection[str]] | None = None
         #: Those, when this connection was lost; and the record of the next one, which has them.
-        self._kept: list[str] = []
+        self._kept: set[str] = set()
         self._successor: QoS | None = None
         self._recorded: set[str] = set()
         # kombu marks what is settled and forgets it at the next message, for the sake of threads.
@@ -97,19 +97,27 @@ class QoS(redis.QoS):  # type: ignore[misc]
 
     def _forget(self, delivery_tag: str) -> None:
         self._delivered.pop(delivery_tag, None)
+        self._kept.discard(delivery_tag)
         if self._successor is not None:
             self._successor._forget(delivery_tag)
 
     def succeed(self, before: QoS) -> None:
-        """Take over the messages that jobs hold since the connection ``before`` this one.
+        """Take over the messages that are left from the connection ``before`` this one.
 
-        A delivery belongs to the worker and not to a connection: who acknowledges it does so where
-        it came from, and it counts as in flight here, and goes back with the others from here.
+        A delivery belongs to the worker and not to a connection. What jobs hold is acknowledged
+        where it came from, counts as in flight here, and goes back with the others from here. The
+        rest goes back now: Redis was away as the connection was lost, or a job has failed since.
+
+        Raises:
+            redis.RedisError: It could not, and is still in flight.
         """
-        for tag in before._kept:
-            self._delivered[tag] = None
+        left = [*before._delivered, *before._kept]
+        self._delivered.update(dict.fromkeys(left))
+        before._delivered.clear()
         before._kept.clear()
         before._successor = self
+        held = self.held_by_jobs() if self.held_by_jobs is not None else ()
+        self._put_back([tag for tag in left if tag not in held])
 
     def unrecord(self, delivery_tag: str) -> None:
         """Remove the record of what turned out to be no message."""
@@ -172,10 +180,15 @@ class QoS(redis.QoS):  # type: ignore[misc]
     def restore_unacked(self, client: Any = None) -> None:
         """Put all messages in flight back into their queues, but for those that jobs go on with."""
         if self.held_by_jobs is not None:
-            self._kept = [tag for tag in self.held_by_jobs() if tag in self._delivered]
+            self._kept = {tag for tag in self.held_by_jobs() if tag in self._delivered}
             for tag in self._kept:
                 del self._delivered[tag]
-        tags = list(self._delivered)
+        self._put_back(list(self._delivered), client)
+        self._delivered.clear()
+
+    def _put_back(self, tags: list[str], client: Any = None) -> None:
+        if not tags:
+            return
         try:
             with self.channel.conn_or_acquire(client) as connected:
                 for first in range(0, len(tags), AT_ONCE):
@@ -186,8 +199,10 @@ class QoS(redis.QoS):  # type: ignore[misc]
         except (ResponseError, ValueError) as exc:
             # No scripts for this user, or a record that nobody can read.
             logger.warning("Putting messages back one by one, because of %r", exc)
-            super().restore_unacked(client)
-        self._delivered.clear()
+            for tag in tags:
+                if tag in self._delivered:
+                    self._restore_one(tag, client, leftmost=False)
+                    self._delivered.pop(tag, None)
 
     def flush(self) -> None:
         """Send the acknowledgements of this turn now, before the process ends, say."""

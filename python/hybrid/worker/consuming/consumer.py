@@ -94,8 +94,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         #: Whether a loop performs what `call_soon` is given.
         self.is_looping = False
         self._event_buffer: events.Buffer | None = None
-        #: The record of the connection before this one.
-        self._former_qos: QoS | None = None
+        #: The record of the messages in flight, of this connection or the one before it.
+        self._record: QoS | None = None
         #: Passes the count of messages that may be out on to the broker.
         self.prefetch: Prefetch
         self._off = settings.disabled(self.app)
@@ -183,9 +183,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             channel.qos.room = self._free_places
         if isinstance(channel.qos, QoS):
             channel.qos.held_by_jobs = self._held_by_jobs
-            if self._former_qos is not None:
-                channel.qos.succeed(self._former_qos)
-            self._former_qos = channel.qos
+            before, self._record = self._record, channel.qos
+            if before is not None:
+                channel.qos.succeed(before)
         channel.start_popping()
         return lambda: channel.declined or True
 
@@ -197,7 +197,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _held_by_jobs(self) -> set[str]:
         """Tell the delivery tags of messages whose tasks go on although the connection is lost.
 
-        Celery puts them back as well, and they run once more.
+        Celery puts them back as well, and they run once more. A task goes on until its job is over:
+        one that has passed its limit is acknowledged when its result is stored, which may wait for
+        the next connection. Celery counts it as active no more.
         """
         if (
             self.controller.blueprint.state != bootsteps.RUN
@@ -209,7 +211,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         begun = [getattr(job.accept_callback, "__self__", None) for job in self.pool.begun]
         return {
             found.message.delivery_tag
-            for found in (*worker_state.active_requests, *begun)
+            for found in begun
             if isinstance(found, celery_request.Request) and not found.acknowledged
         }
 

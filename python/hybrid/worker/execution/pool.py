@@ -102,6 +102,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self.before_start: Callable[[list[Job]], None] | None = None
         #: Jobs that it has been told of, which are next.
         self._ready: deque[Job] = deque()
+        #: Jobs that a slot is at, until their callbacks have returned.
+        self._with_slot: set[Job] = set()
         self._busy = 0
         #: Jobs that may still start before the next dispatch.
         self._budget = 0
@@ -179,8 +181,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     @property
     def begun(self) -> list[Job]:
-        """The jobs that start whatever happens: they are, or have been, announced."""
-        return [*self._announcer.jobs, *self._ready]
+        """The jobs that go on whatever happens: they are or have been announced, or have a slot."""
+        return [*self._announcer.jobs, *self._ready, *self._with_slot]
 
     def wait_for_room(self, per_slot: int) -> None:
         """Wait while more than ``per_slot`` jobs are waiting for each that can run.
@@ -397,6 +399,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
                     self._slots.run(job)
                 except BaseException:  # no slot could be started
                     self._busy -= 1
+                    self._with_slot.discard(job)
                     self._ready.appendleft(job)
                     raise
         finally:
@@ -429,9 +432,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
             return None
         self._budget -= 1
         self._busy += 1
-        return waiting.popleft()
+        job = waiting.popleft()
+        self._with_slot.add(job)
+        return job
 
     def _on_finished(self, job: Job) -> None:
+        self._with_slot.discard(job)
         if job.state is not ABANDONED:
             self._busy -= 1
         if self._backlog:
