@@ -137,6 +137,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._links: list[Link] = []
         self._doom: bytes | None = None
+        self._dooms = 0
         #: When replies were cut off from their commands, monotonic.
         self.cut_at: list[float] = []
         self._trigger: bytes | None = None
@@ -176,9 +177,9 @@ class Proxy:
 
     # -- cutting replies off
 
-    def cut_reply_to(self, command: bytes) -> None:
-        """Cut the next connection that sends ``command``, once the server has begun to answer."""
-        self._doom = command
+    def cut_reply_to(self, command: bytes, times: int = 1) -> None:
+        """Cut the next connections that send ``command``, once the server has begun to answer."""
+        self._doom, self._dooms = command, times
 
     @property
     def is_armed(self) -> bool:
@@ -188,7 +189,9 @@ class Proxy:
     def _on_sent(self, link: Link, data: bytes) -> None:
         with self._lock:
             if self._doom is not None and self._doom in data:
-                self._doom = None
+                self._dooms -= 1
+                if not self._dooms:
+                    self._doom = None
                 link.is_doomed = True
 
     def _on_cut(self) -> None:

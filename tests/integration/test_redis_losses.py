@@ -198,6 +198,19 @@ def test_a_task_goes_on_after_a_loss_until_its_end_is_stored(
     assert worker.output.count(f"{ended.id}] received") == (1 if is_stored else 2)
 
 
+def test_a_result_is_stored_although_connections_are_lost_in_a_row(
+    start_worker: StartWorker, client: Celery, space: Space, to_results: Proxy
+) -> None:
+    worker = start_worker(settings={"result_backend": through(space.redis_url, to_results.port)})
+    worker.wait_outcomes([client.send_task("quick", (0,)).id], within=10)
+    to_results.cut_reply_to(b"celery-task-meta-thrice", times=3)
+    client.send_task("quick", (1,), task_id="thrice")
+    outcomes = worker.wait_outcomes(["thrice"], within=10)
+    assert outcomes["thrice"]["status"] == "SUCCESS"
+    eventually(lambda: len(to_results.cut_at) == 3, "three answers to be cut off")
+    assert "raised unexpected" not in worker.output
+
+
 def test_what_is_acknowledged_before_the_next_connection_is_in_flight_no_more(
     start_worker: StartWorker, client: Celery, journal: Journal, space: Space, to_broker: Proxy
 ) -> None:

@@ -116,7 +116,8 @@ class Store:
         if loading:
             commands.insert(0, (("SCRIPT", "LOAD", _STORE), {}))
         try:
-            self._client.post(commands, partial(self._settle, step, loading))
+            # Stored and told twice is as good as once, and Celery tries only half of it again.
+            self._client.post(commands, partial(self._settle, step, loading), survives_loss=True)
         except Exception as exc:
             if len(step) > 1:  # one of them cannot be sent
                 for one in step:

@@ -119,8 +119,8 @@ class Call:
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody waits for it."""
-        return self.place is not None and not self.is_abandoned
+        """Whether somebody waits for it, or for its end."""
+        return (self.place is not None and not self.is_abandoned) or self.on_end is not None
 
     def may_be_sent(self) -> bool:
         """Tell whether this call, which has no connection, may be sent on the next one."""

@@ -143,17 +143,25 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         if call.place is not None:
             call.wait()  # for a connection, or for the socket, which is full
 
-    def post(self, commands: list[Command], on_end: Callable[[Call], None] | None = None) -> None:
+    def post(
+        self,
+        commands: list[Command],
+        on_end: Callable[[Call], None] | None = None,
+        survives_loss: bool | None = None,
+    ) -> None:
         """Execute ``commands`` before whatever is executed after this, without waiting at all.
 
         Otherwise as :meth:`send`, with errors that are logged only. In the hub's thread.
 
         Args:
             commands: The commands.
-            on_end: Called with their replies, or with the error. Must not switch. Commands whose
-                end is wanted are not sent again.
+            on_end: Called with their replies, or with the error. Must not switch.
+            survives_loss: Whether they are sent again if the connection is lost; by default, those
+                whose end nobody wants.
         """
-        self._session.post(self._make(commands, survives_loss=on_end is None, on_end=on_end))
+        if survives_loss is None:
+            survives_loss = on_end is None
+        self._session.post(self._make(commands, survives_loss=survives_loss, on_end=on_end))
 
     def collect(self, collector: Callable[[], None]) -> None:
         """Call ``collector`` before the next write, in the hub's thread, to :meth:`post`.
