@@ -149,9 +149,14 @@ def client(space: Space) -> Iterator[Celery]:
     client.close()
 
 
-def put_back(worker: Worker) -> bool:
-    """Tell whether a worker has put back what it can, after a loss."""
+def puts_back(worker: Worker) -> bool:
+    """Tell whether a worker puts back what it can, after a loss."""
     return "Restoring" in worker.output
+
+
+def has_put_back(worker: Worker) -> bool:
+    """Tell whether it has, which Celery goes on to say after it."""
+    return "prefetch count" in worker.output.partition("Restoring")[2]
 
 
 def all_settled(space: Space) -> bool:
@@ -184,7 +189,7 @@ def test_a_task_goes_on_after_a_loss_until_its_end_is_stored(
     # From now on Celery says that it has ended. It stores that once more, and acknowledges then.
     eventually(lambda: "Hard time limit" in worker.output, "its end")
     to_broker.lose_all(is_refusing=not is_stored)
-    eventually(lambda: put_back(worker), "the worker to have noticed")
+    eventually(lambda: puts_back(worker), "the worker to have noticed")
     if is_stored:
         eventually(lambda: worker.answers(within=1), "the next connection")
     else:
@@ -196,6 +201,33 @@ def test_a_task_goes_on_after_a_loss_until_its_end_is_stored(
     worker.wait_outcomes([behind.id], within=20)
     eventually(lambda: all_settled(space), "all settled")
     assert worker.output.count(f"{ended.id}] received") == (1 if is_stored else 2)
+
+
+def test_a_task_whose_termination_waits_does_not_come_again(
+    start_worker: StartWorker,
+    client: Celery,
+    journal: Journal,
+    space: Space,
+    to_broker: Proxy,
+    to_results: Proxy,
+) -> None:
+    settings = {
+        "broker_url": through(space.redis_url, to_broker.port),
+        "result_backend": through(space.redis_url, to_results.port),
+    }
+    worker = start_worker(concurrency=1, settings=settings)
+    ended = client.send_task("late_nap", ("ended", 60.0))
+    journal.wait_for("ended", "napping")
+    to_results.hold()
+    ended.revoke(terminate=True)
+    eventually(lambda: "Terminating" in worker.output, "its end")
+    to_broker.lose_all()
+    eventually(lambda: has_put_back(worker), "the worker to have noticed")
+    to_results.release(all_of_them=True)
+    behind = client.send_task("quick", (1,))
+    worker.wait_outcomes([behind.id], within=20)
+    eventually(lambda: all_settled(space), "all settled")
+    assert worker.output.count(f"{ended.id}] received") == 1
 
 
 def test_a_result_is_stored_although_connections_are_lost_in_a_row(
@@ -223,7 +255,7 @@ def test_what_is_acknowledged_before_the_next_connection_is_in_flight_no_more(
     before = [client.send_task("spread_when_told", ("before", 1, 0)).id for _ in range(4)]
     journal.wait_for("before", "waiting", times=4)
     to_broker.lose_all(is_refusing=True)
-    eventually(lambda: put_back(worker), "the worker to have noticed")
+    eventually(lambda: puts_back(worker), "the worker to have noticed")
     journal.write("before.told", "told")
     worker.wait_outcomes(before, within=10)
     to_broker.is_refusing = False

@@ -197,9 +197,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def _held_by_jobs(self) -> set[str]:
         """Tell the delivery tags of messages whose tasks go on although the connection is lost.
 
-        Celery puts them back as well, and they run once more. A task goes on until its job is over:
-        one that has passed its limit is acknowledged when its result is stored, which may wait for
-        the next connection. Celery counts it as active no more.
+        Celery puts them back as well, and they run once more. A task goes on until its job is over,
+        or its termination: its message is acknowledged when its result is stored, which may wait
+        for the next connection. Celery counts it as active no more.
         """
         if (
             self.controller.blueprint.state != bootsteps.RUN
@@ -211,7 +211,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         begun = [getattr(job.accept_callback, "__self__", None) for job in self.pool.begun]
         return {
             found.message.delivery_tag
-            for found in begun
+            for found in (*begun, *request.terminating)
             if isinstance(found, celery_request.Request) and not found.acknowledged
         }
 

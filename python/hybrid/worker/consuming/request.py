@@ -31,6 +31,10 @@ from hybrid.worker.watching.events import takes_tasks
 logger = get_logger("celery.worker.request")
 
 
+#: Requests that are being terminated. Their jobs may be over before their messages are settled.
+terminating: set[celery_request.Request] = set()
+
+
 def acknowledge_together(jobs: list[Job]) -> None:
     """Acknowledge the messages of tasks that are about to start, in one write.
 
@@ -294,8 +298,13 @@ class Request(celery_request.Request):  # type: ignore[misc]
 
     def terminate(self, *args: Any, **options: Any) -> None:
         """End the task, unless it is decided how it ends: that is being stored and told."""
-        if not self._is_decided:
+        if self._is_decided:
+            return
+        terminating.add(self)
+        try:
             super().terminate(*args, **options)
+        finally:
+            terminating.discard(self)
 
     def cancel(self, *args: Any, **options: Any) -> None:
         """End the task because it will run again, unless it is decided how it ends."""
