@@ -497,6 +497,25 @@ def test_a_running_job_can_be_terminated(pool: Any, apply: Any, until: Any, hub:
     assert outcome.names == ["accept"]
 
 
+def test_a_terminated_job_knows_before_whoever_terminates_it_says_so(
+    pool: Any, apply: Any, until: Any, hub: Hub
+) -> None:
+    told: list[str] = []
+    gate = Event()
+
+    def run() -> None:
+        gate.wait()
+        told.append("went on")
+
+    outcome = apply(pool, run)
+    until(lambda: outcome.pid)
+    gate.set()  # it would go on in the next turn
+    pool.terminate_job(outcome.pid)
+    told.append("terminated")
+    assert_serves_on(pool, apply, until)
+    assert told in (["terminated"], ["went on", "terminated"])
+
+
 @pytest.mark.parity(since=(5, 7))
 def test_termination_frees_the_place(make_pool: Any, apply: Any, until: Any, hub: Hub) -> None:
     pool = make_pool(1)

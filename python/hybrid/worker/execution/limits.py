@@ -77,13 +77,15 @@ class Limits:
             if job.timeout_callback is not None:
                 job.timeout_callback(False, job.timeout)
 
-    def terminate(self, ticket: int) -> None:
-        """End the job behind ``ticket``, if nobody has."""
+    def terminate(self, ticket: int) -> bool:
+        """End the job behind ``ticket``, if nobody has, in the hub's next turn; tell whether."""
         job = self._slab.take(ticket)
-        if job is not None:
-            job.state = State.TERMINATED
-            self._terminated += 1
-            self._kill(job)
+        if job is None:
+            return False
+        job.state = State.TERMINATED
+        self._terminated += 1
+        self._kill(job)
+        return True
 
     def statistics(self) -> dict[str, int]:
         """Return how many jobs can be ended now, and how many have been in each way."""

@@ -34,7 +34,7 @@ from hybrid import hubs, runtime
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
-from hybrid.worker.execution import forks, slots
+from hybrid.worker.execution import forks, slots, tracing
 from hybrid.worker.execution.announcer import Announcer
 from hybrid.worker.execution.job import ABANDONED, Callback, Job, JobKilled
 from hybrid.worker.execution.limits import KILL_ATTEMPTS, KILL_GRACE, Limits
@@ -273,9 +273,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """End the job behind the ticket ``pid``. Harmless when it has ended.
 
         The job gets :exc:`JobKilled` where it waits. Its callbacks are not called: whoever
-        terminates it says what has become of it.
+        terminates it says what has become of it. In a greenlet that is no slot, this returns a
+        turn of the hub later, when the job has got it, so that nothing it does comes after what is
+        said.
         """
-        self._limits.terminate(pid)
+        if self._limits.terminate(pid) and self.hub.can_park() and not tracing.in_slot():
+            self.hub.sleep(0)
 
     def spawn_n(self, run: Callable[..., object], *args: Any) -> Greenlet:
         """Start ``run(*args)`` in a greenlet outside the pool: Celery's remote control."""

@@ -168,6 +168,11 @@ def enter(slot: Slot) -> None:
     getcurrent().__dict__["_slot"] = slot
 
 
+def in_slot() -> bool:
+    """Tell whether the calling greenlet runs jobs."""
+    return "_slot" in getcurrent().__dict__
+
+
 def comes_to_function(job: Job) -> bool:
     """Tell whether the target of ``job``, which has begun, will move :attr:`Job.part` on."""
     return job.target in (trace.fast_trace_task, trace.trace_task_ret) and job.args[0] in _telling
