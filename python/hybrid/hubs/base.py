@@ -168,7 +168,8 @@ class Hub(abc.ABC):
     def _resume_told(self) -> None:
         told, self._told = self._told, []
         for place in told:
-            place.resume()
+            if place.greenlet is not None:  # it has not been ended meanwhile
+                self.resume(place.greenlet)
 
 
 def _raise(exc: BaseException) -> None:

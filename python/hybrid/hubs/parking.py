@@ -31,11 +31,12 @@ class Place:
         hub: The hub whose greenlet waits.
     """
 
-    __slots__ = ("_error", "_greenlet", "_hub", "_value", "is_abandoned", "is_told")
+    __slots__ = ("_error", "_hub", "_value", "greenlet", "is_abandoned", "is_told")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._greenlet: Greenlet | None = None
+        #: Who waits, while it does.
+        self.greenlet: Greenlet | None = None
         self._value: Any = None
         self._error: BaseException | None = None
         #: Whether the outcome is known.
@@ -56,7 +57,7 @@ class Place:
         if not self.is_told:
             hub = self._hub
             alarm = None if seconds is None else hub.call_later(seconds, self._expire)
-            self._greenlet = hub.current()
+            self.greenlet = hub.current()
             try:
                 while not self.is_told:
                     hub.park()  # anybody may switch into a greenlet
@@ -64,7 +65,7 @@ class Place:
                 self.is_abandoned = True
                 raise
             finally:
-                self._greenlet = None
+                self.greenlet = None
                 if alarm is not None:
                     alarm.cancel()
         error, self._error = self._error, None  # with its traceback it would refer to itself
@@ -79,26 +80,20 @@ class Place:
         """Let whoever waits go on with ``value``. What was told before stays."""
         if not self.is_told:
             self._value = value
-            self._end()
+            self.is_told = True
+            if self.greenlet is not None:
+                self._hub.resume_soon(self)
 
     def fail(self, exc: BaseException) -> None:
         """Let whoever waits raise ``exc``, which is nobody else's. What was told before stays."""
         if not self.is_told:
             self._error = exc
-            self._end()
-
-    def _end(self) -> None:
-        self.is_told = True
-        if self._greenlet is not None:
-            self._hub.resume_soon(self)
+            self.is_told = True
+            if self.greenlet is not None:
+                self._hub.resume_soon(self)
 
     def _expire(self) -> None:
         self.fail(socket.timeout("timed out"))
-
-    def resume(self) -> None:
-        """Switch into who waits, if it still does. For the hub, once it has been told."""
-        if self._greenlet is not None:
-            self._hub.resume(self._greenlet)
 
 
 class ParkingLot:
@@ -110,11 +105,12 @@ class ParkingLot:
         hub: The hub whose greenlets wait.
     """
 
-    __slots__ = ("_hub", "_parked")
+    __slots__ = ("_hub", "parked")
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._parked: dict[Place, None] = {}
+        #: Where they wait, in the order of their coming. For looking at.
+        self.parked: dict[Place, None] = {}
 
     def park(self, seconds: float | None = None) -> Any:
         """Wait for the next :meth:`unpark`, and return what it passes. Never call it in the hub.
@@ -126,43 +122,43 @@ class ParkingLot:
             socket.timeout: Nothing has changed in time.
         """
         place = Place(self._hub)
-        self._parked[place] = None
+        self.parked[place] = None
         try:
             return place.wait(seconds)
         except BaseException:
-            if place.is_abandoned and place not in self._parked:
+            if place.is_abandoned and place not in self.parked:
                 # It was chosen before it was ended, so it is another one's turn.
                 self.unpark(value=place._value)
             raise
         finally:
-            self._parked.pop(place, None)
+            self.parked.pop(place, None)
 
     def unpark(self, count: int = 1, value: Any = None) -> None:
         """Let the ``count`` who have waited longest go on with ``value``."""
-        while count > 0 and self._parked:
-            place = next(iter(self._parked))
-            del self._parked[place]
+        while count > 0 and self.parked:
+            place = next(iter(self.parked))
+            del self.parked[place]
             if not place.is_told:
                 place.tell(value)
                 count -= 1
 
     def unpark_all(self, value: Any = None) -> None:
         """Let all who wait go on with ``value``."""
-        if self._parked:
-            self.unpark(len(self._parked), value)
+        if self.parked:
+            self.unpark(len(self.parked), value)
 
     def fail(self, exc: BaseException) -> None:
         """Let all who wait raise an exception like ``exc``."""
-        parked, self._parked = self._parked, {}
+        parked, self.parked = self.parked, {}
         for place in parked:
             place.fail(copied(exc))
 
     def __len__(self) -> int:
-        return len(self._parked)
+        return len(self.parked)
 
     def statistics(self) -> dict[str, int]:
         """Return how many wait."""
-        return {"waiting": len(self._parked)}
+        return {"waiting": len(self.parked)}
 
 
 def copied(exc: BaseException) -> BaseException:

@@ -73,7 +73,8 @@ class Writer:
         Raises:
             Exception: What broke the connection.
         """
-        self.check()
+        if self._error is not None:
+            self.check()
         self._queue.append(data)
         self.posted += len(data)
         if not self._is_scheduled:

@@ -6,7 +6,6 @@ import enum
 import logging
 from typing import Any, Callable
 
-from hybrid.hubs.base import Hub
 from hybrid.hubs.parking import Place
 
 # Not ours: whoever has set kombu's logging up reads there what became of their Redis.
@@ -39,8 +38,7 @@ class Call:
     ended while it waited: such a call is *abandoned*. If it has been sent it stays in the line: its
     replies still come, and nobody else may take them for theirs.
 
-    Who may switch: only :meth:`wait`, in the caller's own greenlet. Whoever resolves a call does
-    not.
+    Who may switch: only its caller, at its place. Whoever resolves a call does not.
 
     Args:
         commands: The commands.
@@ -48,6 +46,8 @@ class Call:
         is_transaction: Whether ``MULTI`` and ``EXEC`` are around them.
         survives_loss: Whether it makes no difference if they are executed twice, so that they are
             sent again when their connection is lost.
+        place: Where somebody waits for it, and is told its replies.
+        wants_replies: Whether that is so; otherwise it is told ``None`` as soon as it is sent.
         on_end: Called when the call has ended, without switching. Where it is given, or where
             nobody waits, a call that is answered with an error or lost is theirs to report.
     """
@@ -58,7 +58,6 @@ class Call:
         "end",
         "error",
         "expected",
-        "is_abandoned",
         "is_transaction",
         "on_end",
         "place",
@@ -77,6 +76,8 @@ class Call:
         is_transaction: bool = False,
         survives_loss: bool = False,
         on_end: Callable[[Call], None] | None = None,
+        place: Place | None = None,
+        wants_replies: bool = True,
     ) -> None:
         self.commands = commands
         self.data = data
@@ -84,10 +85,8 @@ class Call:
         self.survives_loss = survives_loss
         self.on_end = on_end
         self.state = State.WAITING
-        #: Who waits for it, and whether for its replies or only until it has been sent.
-        self.place: Place | None = None
-        self.wants_replies = True
-        self.is_abandoned = False
+        self.place = place
+        self.wants_replies = wants_replies
         #: Where its bytes are in the stream of its connection.
         self.start = self.end = 0
         self.sends = 0
@@ -96,26 +95,10 @@ class Call:
         self.replies: list[Any] = []
         self.error: BaseException | None = None
 
-    def expect(self, hub: Hub, replies: bool = True) -> None:
-        """Have somebody wait for this call: for its replies, or until it has been sent."""
-        self.place = Place(hub)
-        self.wants_replies = replies
-
-    def wait(self) -> list[Any]:
-        """Wait until there is what was expected, and return the replies.
-
-        Raises:
-            Exception: Why there are none.
-        """
-        place = self.place
-        assert place is not None
-        try:
-            place.wait()
-        except BaseException:
-            if place.is_abandoned:  # a limit, a kill, a timeout of the user's
-                self.is_abandoned = True
-            raise
-        return self.replies
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its caller was ended (a limit, a kill, a timeout) while it waited."""
+        return self.place is not None and self.place.is_abandoned
 
     @property
     def is_awaited(self) -> bool:
@@ -136,9 +119,9 @@ class Call:
         self.replies = []
 
     def tell_sent(self) -> None:
-        """Let whoever waits for that know that all of it has been sent."""
+        """Let whoever waits for that, and not for replies, know that all of it has been sent."""
         place = self.place
-        if place is not None and not self.wants_replies:
+        if place is not None:
             self.place = None  # from here on nobody waits
             place.tell()
 
@@ -148,7 +131,11 @@ class Call:
         if len(self.replies) < self.expected:
             return False
         self.state = State.ANSWERED
-        self._end()
+        place = self.place
+        if self.on_end is None and place is not None and not place.is_abandoned:
+            place.tell(self.replies)
+        else:
+            self._end()
         return True
 
     def fail(self, exc: BaseException) -> None:
@@ -165,7 +152,7 @@ class Call:
         elif self.error is not None:
             self.place.fail(self.error)
         else:
-            self.place.tell()
+            self.place.tell(self.replies)
 
     def _report(self) -> None:
         """Log what went wrong, for nobody waits for it."""

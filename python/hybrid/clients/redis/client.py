@@ -24,6 +24,7 @@ from hybrid.clients.redis.connector import Connector
 from hybrid.clients.redis.pipeline import MultiplexedPipeline
 from hybrid.clients.redis.session import Session
 from hybrid.hubs.base import Hub
+from hybrid.hubs.parking import Place
 from hybrid.patches.originals import Originals
 
 #: Commands that wait in the server, or change what the connection is used for.
@@ -97,10 +98,9 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         """
         session = self._session
         session.admit()
-        call = Call([(args, {})], session.pack(args))
-        call.expect(self.hub)
-        session.post(call)
-        [reply] = call.wait()
+        place = Place(self.hub)
+        session.post(Call([(args, {})], session.pack(args), place=place))
+        [reply] = place.wait()
         if isinstance(reply, BaseException):
             raise reply
         return reply
@@ -114,10 +114,9 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             redis.RedisError: The connection failed, or the transaction as a whole did.
         """
         self._session.admit()
-        call = self._make(commands, is_transaction)
-        call.expect(self.hub)
-        self._session.post(call)
-        replies = call.wait()
+        place = Place(self.hub)
+        self._session.post(self._make(commands, is_transaction, place=place))
+        replies = place.wait()
         if is_transaction:
             return self._read_transaction(replies, commands)
         outcome = [self._read(reply, command) for reply, command in zip(replies, commands)]
@@ -136,12 +135,10 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         """
         session = self._session
         session.admit(is_urgent=True)
-        call = self._make(commands, survives_loss=True)
-        call.expect(self.hub, replies=False)
-        session.post(call)
+        place = Place(self.hub)
+        session.post(self._make(commands, survives_loss=True, place=place, wants_replies=False))
         session.flush()
-        if call.place is not None:
-            call.wait()  # for a connection, or for the socket, which is full
+        place.wait()  # where there is no connection, or the socket is full
 
     def post(
         self,
@@ -195,13 +192,15 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         is_transaction: bool = False,
         survives_loss: bool = False,
         on_end: Callable[[Call], None] | None = None,
+        place: Place | None = None,
+        wants_replies: bool = True,
     ) -> Call:
         pack = self._session.pack
         parts = [pack(args) for args, _ in commands]
         if is_transaction:
             parts = [pack(("MULTI",)), *parts, pack(("EXEC",))]
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        return Call(commands, data, is_transaction, survives_loss, on_end)
+        return Call(commands, data, is_transaction, survives_loss, on_end, place, wants_replies)
 
     def _read(self, reply: Any, command: Command) -> Any:
         args, options = command

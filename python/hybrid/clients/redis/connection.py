@@ -75,7 +75,8 @@ class Connection:
         self.calls: deque[Call] = deque()
         self._unsent: deque[Call] = deque()
         self._answered = 0
-        self._answered_bytes = 0
+        #: Where the bytes of the line begin, in the stream of what has been posted.
+        self.answered_bytes = 0
         self._heard_at = monotonic()
         self._timeout = opened.socket_timeout or 0
         self._interval = health_check_interval
@@ -85,11 +86,6 @@ class Connection:
         self._reader: Greenlet = hub.spawn(self._read)
         _connections.add(self)
         self._watch()
-
-    @property
-    def unanswered_bytes(self) -> int:
-        """The bytes of the calls in the line."""
-        return self.writer.posted - self._answered_bytes
 
     def post(self, call: Call) -> None:
         """Put ``call`` into the line; it is written at the end of this turn."""
@@ -151,7 +147,8 @@ class Connection:
         while unsent and unsent[0].end <= sent:
             call = unsent.popleft()
             call.state = State.SENT
-            call.tell_sent()
+            if not call.wants_replies:
+                call.tell_sent()
         self._mark_given()
 
     def _mark_given(self) -> None:
@@ -236,7 +233,7 @@ class Connection:
         if len(call.replies) + 1 == call.expected:
             calls.popleft()
             self._answered += 1
-            self._answered_bytes = call.end
+            self.answered_bytes = call.end
         call.take(reply)
 
 

@@ -100,7 +100,7 @@ class Session:
             is_urgent: Whether it is let in before others: an acknowledgement, say.
         """
         lot = self._acknowledgers if is_urgent else self._others
-        if not (len(lot) or self._is_full()):
+        if not (lot.parked or self._is_full()):
             return
         lot.park()
         while self._is_full():
@@ -168,14 +168,13 @@ class Session:
 
     def _is_full(self) -> bool:
         connection = self._connection
-        calls, size = len(self._pending), 0
-        if connection is not None:
-            calls += len(connection.calls)
-            size = connection.unanswered_bytes
-        return calls >= CALLS or size >= BYTES
+        if connection is None:
+            return len(self._pending) >= CALLS
+        size = connection.writer.posted - connection.answered_bytes
+        return len(self._pending) + len(connection.calls) >= CALLS or size >= BYTES
 
     def _admit_more(self) -> None:
-        if not (len(self._acknowledgers) or len(self._others)) or self._is_full():
+        if not (self._acknowledgers.parked or self._others.parked) or self._is_full():
             return
         connection = self._connection
         room = CALLS - len(self._pending) - (len(connection.calls) if connection else 0)
