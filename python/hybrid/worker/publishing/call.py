@@ -80,6 +80,7 @@ class Caller:
             Exception: What Celery raises: the message was not sent.
         """
         ignore_result = options.pop("ignore_result", None)
+        plain = {option: options[option] for option in options if option in _PLAIN}
         if (
             not positional
             and task_type is not None
@@ -87,10 +88,9 @@ class Caller:
             and link is None
             and link_error is None
             and self._is_patient
-            and all(value is None or option in _PLAIN for option, value in options.items())
+            and (len(plain) == len(options) or _ask_for_nothing(options))
             and _SEND_TASK.is_in(type(self._app))
         ):
-            plain = {option: options[option] for option in options if option in _PLAIN}
             return self._call(
                 name, args, kwargs, plain, ignore_result, task_id, result_cls, shadow, task_type
             )
@@ -146,15 +146,24 @@ class Caller:
             shadow=shadow,
             ignore_result=ignore_result,
         )
-        with (
-            amqp.producer_pool.acquire(block=True) as producer,
-            producer.connection._reraise_as_library_errors(),
-        ):
-            if not ignore_result:
-                app.backend.on_task_call(producer, task_id)
-            amqp.send_task_message(producer, name, message, **options)
+        with amqp.producer_pool.acquire(block=True) as producer:
+            try:
+                if not ignore_result:
+                    app.backend.on_task_call(producer, task_id)
+                amqp.send_task_message(producer, name, message, **options)
+            except Exception:
+                with producer.connection._reraise_as_library_errors():
+                    raise
         result = (result_cls or app.AsyncResult)(task_id)
         result.ignored = ignore_result
         if parent:
             parent.add_trail(result)
         return result
+
+
+def _ask_for_nothing(options: dict[str, Any]) -> bool:
+    """Tell whether those of ``options`` that are not plain are not set."""
+    for option, value in options.items():  # noqa: SIM110  a generator costs a call for each
+        if value is not None and option not in _PLAIN:
+            return False
+    return True

@@ -43,7 +43,8 @@ _HONOURED = frozenset({"headers", "priority", "retry", "retry_policy"})
 _CREATE_SENDER = Original(AMQP, "_create_task_sender")
 _AS_TASK = Original(AMQP, "as_task_v2")
 
-_SIGNALS = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
+_BEFORE, _AFTER = signals.before_task_publish, signals.after_task_publish
+_SENT = signals.task_sent
 
 #: Characters of a text with all arguments. Celery shortens what is longer than 1024.
 _REPR_LIMIT = 1000
@@ -135,11 +136,8 @@ class Sender:
             and (serializer or self._serializer) == "json"
             and not self._compressor
             and message.sent_event is None
-            and not any(
-                name not in _HONOURED and (value or name not in _UNSET)
-                for name, value in options.items()
-            )
-            and not any(signal.receivers for signal in _SIGNALS)
+            and _ask_for_nothing(options)
+            and not (_BEFORE.receivers or _AFTER.receivers or _SENT.receivers)
             and PUBLISHING.are_intact()
             and not producer.is_wrapped
             and not producer.is_batching
@@ -159,8 +157,6 @@ class Sender:
         """Send ``message``, if its queue has been declared and its body is plain JSON."""
         if isinstance(queue, str):
             queue = self._amqp.queues[queue]
-        if not producer.has_declared(queue):
-            return False
         body = encode_json(message.body)
         if body is None:
             return False
@@ -173,6 +169,14 @@ class Sender:
             queue,
         )
         return is_sent
+
+
+def _ask_for_nothing(options: dict[str, Any]) -> bool:
+    """Tell whether ``options`` that are not honoured are not set."""
+    for name, value in options.items():  # noqa: SIM110  a generator costs a call for each
+        if name not in _HONOURED and (value or name not in _UNSET):
+            return False
+    return True
 
 
 class MessageMaker:
@@ -195,8 +199,8 @@ class MessageMaker:
         Raises:
             TypeError: ``args`` is no list or tuple, or ``kwargs`` is no mapping.
         """
-        opts.setdefault("argsrepr", shown(args or ()))
-        opts.setdefault("kwargsrepr", shown(kwargs or {}))
+        opts.setdefault("argsrepr", shown(args) if args else "()")
+        opts.setdefault("kwargsrepr", shown(kwargs) if kwargs else "{}")
         if os.getpid() == self._pid:
             opts.setdefault("origin", self._origin)
         return self._celerys(task_id, name, args, kwargs, *rest, **opts)

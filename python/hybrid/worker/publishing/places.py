@@ -40,16 +40,10 @@ class Places(Resource):  # type: ignore[misc]
         """
         if not self.limit:
             return super().acquire(block, timeout)
-        try:
-            resource = super().acquire()
-        except self.LimitExceeded:
-            if self._is_lent(block):
-                self._resource.put_nowait(self.new())
-                resource = super().acquire()
-            elif block:
-                resource = super().acquire(True, timeout)
-            else:
-                raise
+        if not self._resource.queue and self._is_lent(block):
+            self._resource.put_nowait(self.new())
+            block = False
+        resource = super().acquire(block, timeout)
         resource.holder = threading.get_ident()
         return resource
 
@@ -83,11 +77,10 @@ class Places(Resource):  # type: ignore[misc]
         Who holds a place is, since others may wait for that one.
         """
         caller = threading.get_ident()
-        held: int = sum(
-            getattr(resource, "holder", None) == caller
-            for pool in (self, *self.peers)
-            for resource in tuple(pool._dirty)
-        )
+        held = 0
+        for pool in (self, *self.peers):
+            for resource in tuple(pool._dirty):
+                held += getattr(resource, "holder", None) == caller
         return 0 < held < NESTED
 
 
