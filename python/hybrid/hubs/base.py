@@ -48,6 +48,8 @@ class Hub(abc.ABC):
 
     #: The word that selects this hub: ``-P hybrid.<name>``.
     name: ClassVar[str]
+    #: Returns the greenlet that is running.
+    current: Callable[[], Greenlet] = staticmethod(getcurrent)
 
     def __init__(self) -> None:
         #: Whether it has what it needs: before :meth:`open`, nothing but
@@ -74,10 +76,6 @@ class Hub(abc.ABC):
     @abc.abstractmethod
     def _open(self) -> None:
         """Open what the hub needs."""
-
-    @abc.abstractmethod
-    def current(self) -> Greenlet:
-        """Return the greenlet that is running."""
 
     @abc.abstractmethod
     def in_thread(self) -> bool:

@@ -42,10 +42,6 @@ class EventletHub(Hub):
             _os.set_blocking(fd, False)
         self.spawn(self._listen)
 
-    def current(self) -> Greenlet:
-        greenlet: Greenlet = getcurrent()
-        return greenlet
-
     def in_thread(self) -> bool:
         return _get_native_ident() == self._thread_ident
 

@@ -37,10 +37,6 @@ class ForkedHub(Hub):
 
     name = "forked"
 
-    def current(self) -> Greenlet:
-        found: Greenlet = getcurrent()
-        return found
-
     def in_thread(self) -> bool:
         return False
 

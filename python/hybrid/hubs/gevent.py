@@ -58,10 +58,6 @@ class GeventHub(Hub):
         self._loop = self._hub.loop
         self._thread_ident = _get_native_ident()
 
-    def current(self) -> Greenlet:
-        greenlet: Greenlet = gevent.getcurrent()
-        return greenlet
-
     def in_thread(self) -> bool:
         return _get_native_ident() == self._thread_ident
 

@@ -163,7 +163,7 @@ class Caller:
 
 def _ask_for_nothing(options: dict[str, Any]) -> bool:
     """Tell whether those of ``options`` that are not plain are not set."""
-    for option, value in options.items():  # noqa: SIM110  a generator costs a call for each
+    for option, value in options.items():
         if value is not None and option not in _PLAIN:
             return False
     return True
