@@ -55,15 +55,15 @@ class OurMessage:
 
     def decode(self) -> Any:
         """Return the decoded body, and remember it."""
-        cached = self._decoded_cache
-        if not cached:
-            cached = self._decoded_cache = self._decode()
-        return cached
+        return self.payload
 
     @property
     def payload(self) -> Any:
         """The decoded body."""
-        return self._decoded_cache or self.decode()
+        cached = self._decoded_cache
+        if not cached:
+            cached = self._decoded_cache = self._decode()
+        return cached
 
     def ack_soon_log_error(self, logger: Any, errors: Any) -> None:
         """Acknowledge the message as ``ack_log_error`` does, but wait for nothing."""

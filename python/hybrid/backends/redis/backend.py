@@ -107,20 +107,15 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             # Since 5.7, failures may have an expiry of their own.
             expires = getattr(self, "failure_expires", None) if state == FAILURE else None
             expires = self.expires if expires is None else expires
-            if len(value) <= LARGE and self._put(
-                store, Result(self.get_key_for_task(task_id), value, expires or 0)
-            ):
-                return encoded
+            if len(value) <= LARGE:
+                try:
+                    if store.put(Result(self.get_key_for_task(task_id), value, expires or 0)):
+                        return encoded
+                except ResponseError as exc:
+                    self._decline(exc)
+                except self.connection_errors:
+                    pass  # Celery has rules for trying again
         return super().store_result(task_id, result, state, traceback, request, **kwargs)
-
-    def _put(self, store: Store, result: Result) -> bool:
-        try:
-            return store.put(result)
-        except ResponseError as exc:
-            self._decline(exc)
-        except self.connection_errors:
-            pass  # Celery has rules for trying again
-        return False
 
     def _decline(self, exc: ResponseError) -> None:
         if isinstance(exc, (NoPermissionError, NoScriptError)) or "unknown command" in str(exc):

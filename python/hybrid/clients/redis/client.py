@@ -58,6 +58,8 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         pool = self.connection_pool
         self._is_cached = getattr(pool, "cache", None) is not None
         self._session = session = Session(hub, Connector(pool))
+        #: Waits while very much is outstanding, before something is posted.
+        self.admit = session.admit
         # The session's greenlets do not keep a client alive that nobody uses any more.
         finalizer = weakref.finalize(self, session.finish)
         finalizer.atexit = False
@@ -85,10 +87,6 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
     def is_connected(self) -> bool:
         """Whether the shared connection is open, as far as is known."""
         return self._session.is_connected
-
-    def admit(self) -> None:
-        """Wait while very much is outstanding, before something is posted."""
-        self._session.admit()
 
     def call(self, *args: Any) -> Any:
         """Execute one command, and return its reply as it came.

@@ -26,7 +26,7 @@ from dateutil.tz import UTC
 from hybrid.transports.message import OurMessage
 from hybrid.worker.execution.job import Job
 from hybrid.worker.watching.complaints import complain, complain_of_the_log
-from hybrid.worker.watching.events import takes_tasks
+from hybrid.worker.watching.events import TASKS
 
 logger = get_logger("celery.worker.request")
 
@@ -44,9 +44,13 @@ def acknowledge_together(jobs: list[Job]) -> None:
     by_channel: dict[Any, list[Request]] = {}
     for job in jobs:
         request = getattr(job.accept_callback, "__self__", None)
-        if isinstance(request, Request) and request.gathers_its_ack:
-            by_channel.setdefault(request._message.channel, []).append(request)
+        if isinstance(request, Request) and not (request.acknowledged or request._task.acks_late):
+            message = request._message
+            if isinstance(message, OurMessage):
+                by_channel.setdefault(message.channel, []).append(request)
     for channel, requests in by_channel.items():
+        if not hasattr(channel, "ack_together"):
+            continue
         acknowledged = channel.ack_together([request._message for request in requests])
         for request, is_acknowledged in zip(requests, acknowledged):
             request.acknowledged = is_acknowledged
@@ -182,7 +186,12 @@ class Request(celery_request.Request):  # type: ignore[misc]
         Raises:
             TaskRevokedError: It has been revoked.
         """
-        if self._may_be_revoked and self.revoked():
+        if (
+            self._expires is not None
+            or self._already_revoked
+            or self.id in revoked_tasks
+            or self._request_dict.get("stamped_headers")
+        ) and self.revoked():
             raise TaskRevokedError(self.id)
         hard, soft = self.time_limits
         task = self._task
@@ -200,30 +209,11 @@ class Request(celery_request.Request):  # type: ignore[misc]
         self._apply_result = ref(job)
         return job
 
-    @property
-    def _may_be_revoked(self) -> bool:
-        """Whether there is anything for :meth:`revoked` to look at."""
-        return bool(
-            self._expires is not None
-            or self._already_revoked
-            or self.id in revoked_tasks
-            or self._request_dict.get("stamped_headers")
-        )
-
     def acknowledge(self) -> None:
         """Acknowledge the message, if that has not been done."""
         if not self.acknowledged:
             self._settle(self._message.ack_log_error)
             self.acknowledged = True
-
-    @property
-    def gathers_its_ack(self) -> bool:
-        """Whether it is acknowledged when it starts, and may be together with others."""
-        return (
-            not (self.acknowledged or self._task.acks_late)
-            and isinstance(self._message, OurMessage)
-            and hasattr(self._message.channel, "ack_together")
-        )
 
     def _acknowledge_late(self) -> None:
         """Acknowledge the message of a task that is done, which waits for nothing any more."""
@@ -259,14 +249,18 @@ class Request(celery_request.Request):  # type: ignore[misc]
         """Send an event of this task, if anybody wants it. What fails there is logged."""
         try:
             eventer = self._eventer
-            if eventer and self._task.send_events and takes_tasks(eventer):
-                fields["uuid"] = self.id
-                record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
-                count = 0 if record is None else record(type, fields)
-                if count == 1:
-                    eventer.flush_soon()
-                elif not count:
-                    eventer.send(type, **fields)
+            if not (eventer and eventer.enabled and self._task.send_events):
+                return
+            groups = eventer.groups  # as in `takes_tasks`, of which three calls are too many
+            if groups and TASKS not in groups:
+                return
+            fields["uuid"] = self.id
+            record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
+            count = 0 if record is None else record(type, fields)
+            if count == 1:
+                eventer.flush_soon()
+            elif not count:
+                eventer.send(type, **fields)
         except Exception:
             complain(logger, "Task %s: the event %s was not sent", self.id, type)
 

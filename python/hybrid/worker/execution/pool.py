@@ -444,10 +444,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
         if job.state is not ABANDONED:
             self._busy -= 1
         if self._backlog:
-            self._schedule_dispatch()
-        else:
+            if not self._dispatching:
+                self._schedule_dispatch()
+        elif not self._busy:
             self._maybe_drained()
-        self._progress.unpark_all()
+        if self._progress.parked:
+            self._progress.unpark_all()
 
     def _on_abandoned(self) -> None:
         self._busy -= 1

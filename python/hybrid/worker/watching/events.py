@@ -37,7 +37,8 @@ GROUP_LIMIT = 2048
 GROUPS_HELD = 16
 #: Seconds that whoever has another event waits for room.
 ROOM_WAIT = 10.0
-_GROUP = "task"
+#: The group of the events of tasks.
+TASKS = "task"
 #: What sending in groups leaves out.
 _SENDING = Originals((EventDispatcher, "send"), (EventDispatcher, "publish"))
 
@@ -52,7 +53,7 @@ def takes_tasks(dispatcher: Any) -> bool:
     change that at any time.
     """
     groups = dispatcher.groups
-    return bool(dispatcher.enabled and (not groups or _GROUP in groups))
+    return bool(dispatcher.enabled and (not groups or TASKS in groups))
 
 
 def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | str:
@@ -76,7 +77,7 @@ def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | 
     if "send" in vars(dispatcher):
         return "the worker's event dispatcher has a method send() of its own"
     buffer = Buffer(dispatcher, hub)
-    celery_patches.EVENTS_GROUP.replace(dispatcher, frozenset({_GROUP}))
+    celery_patches.EVENTS_GROUP.replace(dispatcher, frozenset({TASKS}))
     celery_patches.EVENTS_LIMIT.replace(dispatcher, float("inf"))
     celery_patches.EVENTS_BUFFERED.replace(dispatcher, buffer.take_over)
     celery_patches.EVENTS_SEND.replace(dispatcher, buffer.send)
@@ -219,7 +220,7 @@ class Buffer:
             self._make_room()
             last = []
             self._groups.append(last)
-        buffer = dispatcher._group_buffer[_GROUP]
+        buffer = dispatcher._group_buffer[TASKS]
         last.extend(buffer)
         buffer.clear()
         self.flush_soon()
@@ -247,7 +248,7 @@ class Buffer:
                     self._end_group()
                 group = self._groups.popleft()
                 self._room.unpark_all()
-                dispatcher._publish(group, dispatcher.producer, f"{_GROUP}.multi")
+                dispatcher._publish(group, dispatcher.producer, f"{TASKS}.multi")
                 self._sent += 1
         except Exception:
             # A dispatcher that is closed meanwhile has lost its producer, or its mutex.
