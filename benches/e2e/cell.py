@@ -57,6 +57,8 @@ class Bench:
         folder: For logs and ledgers.
         seconds: How long a load may take.
         before: The interpreter of pools whose name ends in ``@before`` or ``@again``.
+        app: The module of the project that workers run.
+        under: What workers are run by, to be counted: a command and its options.
     """
 
     broker: Broker
@@ -66,6 +68,8 @@ class Bench:
     folder: Path
     seconds: float
     before: str | None = None
+    app: str = "benches.e2e.app"
+    under: tuple[str, ...] = ()
 
     def cpu_seconds(self) -> tuple[float, float]:
         """Return what the broker and the proxy have used so far."""
@@ -139,7 +143,8 @@ class Cell:
         pool = command_line(self.pool)
         python = sys.executable if pool == self.pool else bench.before or sys.executable
         command = [
-            *(python, "-m", "celery", "-A", "benches.e2e.app", "worker"),
+            *bench.under,
+            *(python, "-m", "celery", "-A", bench.app, "worker"),
             *("-P", pool, "-c", str(concurrency(scenario, self.pool))),
             *("-n", "bench@127.0.0.1", "-l", scenario.loglevel),
             # Waiting for the answers of others is part of starting, which is not measured.

@@ -14,6 +14,9 @@ PEER_VARIABLE = "HYBRID_BENCH_PEER"
 REDIS_VARIABLE = "HYBRID_BENCH_REDIS"
 """Environment variables in which the apps of other workers find their name and their Redis."""
 
+STAYS_VARIABLE = "HYBRID_BENCH_STAYS"
+"""Environment variable in which a worker finds the file for the calls that it has counted."""
+
 QUEUE = "bench"
 DRAIN = "bench.drain"
 """Where ``publish10`` publishes to; nobody consumes it."""
