@@ -93,6 +93,8 @@ class Writer:
             return  # the greenlet that writes goes on with it
         self._on_turn()
         self._take()
+        if not self._rest:
+            return
         try:
             is_sent = self._send_now()
         except Exception as exc:
@@ -167,8 +169,6 @@ class Writer:
 
     def _send_now(self) -> bool:
         """Send what the socket takes; tell whether that was all."""
-        if not self._rest:
-            return True
         sock = self._sock
         # Not `settimeout(0)`: with that, eventlet's TLS sockets switch. Nobody else runs before
         # the socket waits again, for whoever reads from it.

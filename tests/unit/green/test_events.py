@@ -51,7 +51,7 @@ def groups(queue: Any) -> Iterator[list[dict[str, Any]]]:
 
 def waiting(made: Any) -> int:
     """Return how many events have been recorded and wait."""
-    return len(made.record.__self__.log)
+    return len(made.record.__self__)
 
 
 def test_after_a_reconnect_events_go_to_the_dispatcher_that_the_request_has_now(

@@ -194,10 +194,13 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         wants_replies: bool = True,
     ) -> Call:
         pack = self._session.pack
-        parts = [pack(args) for args, _ in commands]
-        if is_transaction:
-            parts = [pack(("MULTI",)), *parts, pack(("EXEC",))]
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(commands) == 1 and not is_transaction:
+            data = pack(commands[0][0])
+        else:
+            parts = [pack(args) for args, _ in commands]
+            if is_transaction:
+                parts = [pack(("MULTI",)), *parts, pack(("EXEC",))]
+            data = b"".join(parts)
         return Call(commands, data, is_transaction, survives_loss, on_end, place, wants_replies)
 
     def _read(self, reply: Any, command: Command) -> Any:

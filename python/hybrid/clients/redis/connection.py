@@ -149,7 +149,8 @@ class Connection:
             call.state = State.SENT
             if not call.wants_replies:
                 call.tell_sent()
-        self._mark_given()
+        if unsent:
+            self._mark_given()
 
     def _mark_given(self) -> None:
         given = self.writer.given

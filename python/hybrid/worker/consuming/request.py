@@ -26,7 +26,7 @@ from dateutil.tz import UTC
 from hybrid.transports.message import OurMessage
 from hybrid.worker.execution.job import Job
 from hybrid.worker.watching.complaints import complain, complain_of_the_log
-from hybrid.worker.watching.events import TASKS
+from hybrid.worker.watching.events import SENDING, TASKS
 
 logger = get_logger("celery.worker.request")
 
@@ -256,7 +256,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
                 return
             fields["uuid"] = self.id
             record = getattr(eventer, "record", None)  # Celery's own dispatchers have none
-            count = 0 if record is None else record(type, fields)
+            count = record(type, fields) if record is not None and SENDING.are_intact() else 0
             if count == 1:
                 eventer.flush_soon()
             elif not count:

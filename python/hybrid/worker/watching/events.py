@@ -40,7 +40,7 @@ ROOM_WAIT = 10.0
 #: The group of the events of tasks.
 TASKS = "task"
 #: What sending in groups leaves out.
-_SENDING = Originals((EventDispatcher, "send"), (EventDispatcher, "publish"))
+SENDING = Originals((EventDispatcher, "send"), (EventDispatcher, "publish"))
 
 #: What :meth:`EventDispatcher.send` takes besides the fields of an event.
 _OPTIONS = frozenset({"blind", "utcoffset", "retry", "retry_policy", "Event"})
@@ -69,8 +69,8 @@ def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | 
     """
     if not dispatcher:
         return "no events are sent"
-    if not _SENDING.are_intact():
-        return "; ".join(_SENDING.explain())
+    if not SENDING.are_intact():
+        return "; ".join(SENDING.explain())
     cls = type(dispatcher)
     if cls.send is not EventDispatcher.send or cls.flush is not EventDispatcher.flush:
         return f"{cls.__module__}.{cls.__qualname__} sends events in a way of its own"
@@ -81,8 +81,9 @@ def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | 
     celery_patches.EVENTS_LIMIT.replace(dispatcher, float("inf"))
     celery_patches.EVENTS_BUFFERED.replace(dispatcher, buffer.take_over)
     celery_patches.EVENTS_SEND.replace(dispatcher, buffer.send)
-    # For whoever has asked `takes_tasks`.
-    celery_patches.EVENTS_RECORD.replace(dispatcher, buffer.record)
+    # For whoever has asked `takes_tasks` and `SENDING`. It returns how many events there are now,
+    # so that 1 says that somebody has to flush; and 0 for one that has to be sent by `send`.
+    celery_patches.EVENTS_RECORD.replace(dispatcher, buffer.log.record)
     celery_patches.EVENTS_FLUSH.replace(dispatcher, buffer.flush_soon)
     buffer.use_own_producer()
     dispatcher.on_enabled.add(buffer.use_own_producer)
@@ -146,7 +147,7 @@ class Buffer:
     def send(self, type: str, **fields: Any) -> Any:
         """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
         dispatcher = self._owner()
-        if type.startswith("task-") and _OPTIONS.isdisjoint(fields) and _SENDING.are_intact():
+        if type.startswith("task-") and _OPTIONS.isdisjoint(fields) and SENDING.are_intact():
             if not takes_tasks(dispatcher):
                 return None
             now = time()
@@ -162,15 +163,6 @@ class Buffer:
                     self.flush_soon()
                 return None
         return EventDispatcher.send(dispatcher, type, **fields)
-
-    def record(self, type: str, fields: dict[str, Any]) -> int:
-        """Record an event for whoever has asked :func:`takes_tasks`.
-
-        Returns:
-            How many there are now, so that 1 says that somebody has to flush; 0 if it has to be
-            sent by :meth:`send`.
-        """
-        return self.log.record(type, fields) if _SENDING.are_intact() else 0
 
     def _begin_minute(self, dispatcher: Any) -> None:
         if dispatcher.serializer == "json" and type(dispatcher.clock) is LamportClock:
