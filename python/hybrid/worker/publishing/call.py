@@ -14,7 +14,7 @@ from hybrid.identifiers import uuid4
 from hybrid.patches import celery as patches
 from hybrid.patches.originals import Original
 
-#: Options that are honoured here, by the router or by the sender.
+#: Options for the router and the sender that are honoured here.
 _PLAIN = frozenset(
     {
         "compression",
@@ -31,6 +31,9 @@ _PLAIN = frozenset(
         "serializer",
     }
 )
+
+#: Parameters of ``send_task`` itself that are honoured here.
+_OF_CALLS = frozenset({"ignore_result", "result_cls", "shadow", "task_id", "task_type"})
 
 _SEND_TASK = Original(Celery, "send_task")
 
@@ -60,69 +63,38 @@ class Caller:
         self._is_patient = app.conf.get("broker_pool_acquire_timeout") is None
 
     def __call__(
-        self,
-        name: str,
-        args: Any = None,
-        kwargs: Any = None,
-        *positional: Any,
-        task_id: str | None = None,
-        producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
-        result_cls: Any = None,
-        shadow: str | None = None,
-        task_type: Any = None,
-        **options: Any,
+        self, name: str, args: Any = None, kwargs: Any = None, *positional: Any, **options: Any
     ) -> Any:
         """Call a task; the arguments are those of :meth:`celery.Celery.send_task`.
 
         Raises:
             Exception: What Celery raises: the message was not sent.
         """
-        ignore_result = options.pop("ignore_result", None)
-        plain = {option: options[option] for option in options if option in _PLAIN}
+        app = self._app
         if (
             not positional
-            and task_type is not None
-            and producer is None
-            and link is None
-            and link_error is None
+            and options.get("task_type") is not None
             and self._is_patient
-            and (len(plain) == len(options) or _ask_for_nothing(options))
-            and _SEND_TASK.is_in(type(self._app))
+            and _is_plain(options)
+            and _SEND_TASK.is_in(type(app))
         ):
-            return self._call(
-                name, args, kwargs, plain, ignore_result, task_id, result_cls, shadow, task_type
-            )
-        return type(self._app).send_task(
-            self._app,
-            name,
-            args,
-            kwargs,
-            *positional,
-            task_id=task_id,
-            producer=producer,
-            link=link,
-            link_error=link_error,
-            result_cls=result_cls,
-            shadow=shadow,
-            task_type=task_type,
-            ignore_result=ignore_result,
-            **options,
-        )
+            return self._call(name, args, kwargs, **options)
+        return type(app).send_task(app, name, args, kwargs, *positional, **options)
 
     def _call(
         self,
         name: str,
         args: Any,
         kwargs: Any,
-        options: dict[str, Any],
-        ignore_result: bool | None,
-        task_id: str | None,
-        result_cls: Any,
-        shadow: str | None,
+        *,
         task_type: Any,
+        task_id: str | None = None,
+        result_cls: Any = None,
+        shadow: str | None = None,
+        ignore_result: bool | None = None,
+        **given: Any,
     ) -> Any:
+        options = {option: given[option] for option in given if option in _PLAIN}
         app, amqp = self._app, self._amqp
         task_id = task_id or uuid4()
         options = amqp.router.route(options, name, args, kwargs, task_type)
@@ -161,9 +133,9 @@ class Caller:
         return result
 
 
-def _ask_for_nothing(options: dict[str, Any]) -> bool:
-    """Tell whether those of ``options`` that are not plain are not set."""
+def _is_plain(options: dict[str, Any]) -> bool:
+    """Tell whether all ``options`` that are set are honoured here."""
     for option, value in options.items():
-        if value is not None and option not in _PLAIN:
+        if value is not None and option not in _PLAIN and option not in _OF_CALLS:
             return False
     return True

@@ -97,25 +97,19 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         )
         return True
 
-    def publish(
-        self,
-        body: Any,
-        *args: Any,
-        retry: bool = False,
-        retry_policy: dict[str, Any] | None = None,
-        **options: Any,
-    ) -> Any:
+    def publish(self, body: Any, *args: Any, **options: Any) -> Any:
         """Publish one message; the arguments are kombu's.
 
         Raises:
             Exception: What kombu raises: the message was not published.
         """
-        if retry and (retry_policy or {}).get("max_retries") != 0 and PUBLISHING.are_intact():
+        if tries_again(options) and PUBLISHING.are_intact():
+            once = {**options, "retry": False, "retry_policy": None}
             try:
-                return super().publish(body, *args, **options)
+                return super().publish(body, *args, **once)
             except recoverable_errors(self):
                 pass  # kombu tries again, by the policy
-        return super().publish(body, *args, retry=retry, retry_policy=retry_policy, **options)
+        return super().publish(body, *args, **options)
 
 
 class ProducerPool(KombuProducerPool, Places):  # type: ignore[misc]
@@ -155,6 +149,12 @@ class ReadyProducerPool(ProducerPool):
             Resource.release(self, resource)
         else:
             super().release(resource)
+
+
+def tries_again(options: dict[str, Any]) -> bool:
+    """Tell whether kombu's ``publish`` tries again, by the options that it is called with."""
+    policy = options.get("retry_policy") or {}
+    return bool(options.get("retry")) and policy.get("max_retries") != 0
 
 
 def recoverable_errors(producer: Any) -> tuple[type[BaseException], ...]:

@@ -33,6 +33,7 @@ from hybrid.worker.publishing.producers import (
     Producer,
     ProducerPool,
     recoverable_errors,
+    tries_again,
 )
 
 #: Bytes of a body that is published with others. RabbitMQ closes the channel of one that is too
@@ -218,7 +219,23 @@ class SharedProducer(Producer):
                 return producer.maybe_declare(entity, retry, **retry_policy)
         return True
 
-    def publish(  # type: ignore[override]
+    def publish(self, body: Any, *args: Any, **options: Any) -> Any:
+        """Publish one message; the arguments are kombu's.
+
+        Raises:
+            Exception: What kombu raises: the message was not published.
+        """
+        if PUBLISHING.are_intact():
+            try:
+                if self._publish_shared(body, *args, **options):
+                    return None
+            except recoverable_errors(self):
+                if not tries_again(options):
+                    raise
+        with self._pool.acquire_own() as producer:
+            return producer.publish(body, *args, **options)
+
+    def _publish_shared(
         self,
         body: Any,
         routing_key: str | None = None,
@@ -232,20 +249,15 @@ class SharedProducer(Producer):
         headers: dict[str, Any] | None = None,
         compression: str | None = None,
         exchange: Any = None,
-        retry: bool = False,
-        retry_policy: dict[str, Any] | None = None,
+        *alone: Any,
+        retry: bool = False,  # noqa: ARG002  for whoever is asked when this fails
+        retry_policy: Any = None,  # noqa: ARG002
         declare: Any = None,
         **properties: Any,
-    ) -> Any:
-        """Publish one message; the arguments are kombu's.
-
-        Raises:
-            Exception: What kombu raises: the message was not published.
-        """
-        entities = list(declare or ())
-        name = exchange.name if isinstance(exchange, kombu.Exchange) else exchange or ""
-        if not (
-            not PUBLISHING.are_intact()
+    ) -> bool:
+        """Publish one message with those of others, if the broker has no reason to refuse it."""
+        if (
+            alone  # kombu's `retry` and what comes behind, by their places
             or mandatory
             or immediate
             or compression
@@ -253,52 +265,22 @@ class SharedProducer(Producer):
             # Of these, the broker refuses some values, and some want a connection to themselves.
             or any(properties.get(option) is not None for option in _NOT_SHARED)
         ):
-            try:
-                for entity in entities:
-                    if not self.has_declared(entity):
-                        self._line.declare(entity)
-                if name in self._line.exchanges:
-                    _, mode = self._delivery_details(exchange or self.exchange, delivery_mode)
-                    prepared, kind, encoding = self._prepare(
-                        body, serializer, content_type, content_encoding, None, headers
-                    )
-                    properties_sent = {**properties, "delivery_mode": mode}
-                    for option in _NOT_SHARED:
-                        properties_sent.pop(option, None)
-                    key = self.routing_key if routing_key is None else routing_key
-                    if self.send(
-                        prepared,
-                        priority,
-                        kind,
-                        encoding,
-                        headers or {},
-                        properties_sent,
-                        name,
-                        key,
-                    ):
-                        return None
-            except recoverable_errors(self):
-                if not retry or (retry_policy or {}).get("max_retries") == 0:
-                    raise
-        with self._pool.acquire_own() as producer:
-            return producer.publish(
-                body,
-                routing_key=routing_key,
-                delivery_mode=delivery_mode,
-                mandatory=mandatory,
-                immediate=immediate,
-                priority=priority,
-                content_type=content_type,
-                content_encoding=content_encoding,
-                serializer=serializer,
-                headers=headers,
-                compression=compression,
-                exchange=exchange,
-                retry=retry,
-                retry_policy=retry_policy,
-                declare=declare,
-                **properties,
-            )
+            return False
+        for entity in declare or ():
+            if not self.has_declared(entity):
+                self._line.declare(entity)
+        name = exchange.name if isinstance(exchange, kombu.Exchange) else exchange or ""
+        if name not in self._line.exchanges:
+            return False
+        _, mode = self._delivery_details(exchange or self.exchange, delivery_mode)
+        prepared, kind, encoding = self._prepare(
+            body, serializer, content_type, content_encoding, None, headers
+        )
+        shared = {**properties, "delivery_mode": mode}
+        for option in _NOT_SHARED:
+            shared.pop(option, None)
+        key = self.routing_key if routing_key is None else routing_key
+        return self.send(prepared, priority, kind, encoding, headers or {}, shared, name, key)
 
     def send(
         self,
