@@ -186,12 +186,7 @@ class Request(celery_request.Request):  # type: ignore[misc]
         Raises:
             TaskRevokedError: It has been revoked.
         """
-        if (
-            self._expires is not None
-            or self._already_revoked
-            or self.id in revoked_tasks
-            or self._request_dict.get("stamped_headers")
-        ) and self.revoked():
+        if self._may_be_revoked and self.revoked():
             raise TaskRevokedError(self.id)
         hard, soft = self.time_limits
         task = self._task
@@ -208,6 +203,16 @@ class Request(celery_request.Request):  # type: ignore[misc]
         )
         self._apply_result = ref(job)
         return job
+
+    @property
+    def _may_be_revoked(self) -> bool:
+        """Whether there is anything for :meth:`revoked` to look at."""
+        return bool(
+            self._expires is not None
+            or self._already_revoked
+            or self.id in revoked_tasks
+            or self._request_dict.get("stamped_headers")
+        )
 
     def acknowledge(self) -> None:
         """Acknowledge the message, if that has not been done."""
