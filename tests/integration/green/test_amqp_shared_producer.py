@@ -305,14 +305,17 @@ def test_greenlets_that_try_again_make_one_connection(
     # Declared each time, since it may have expired.
     target = kombu.Queue(name, durable=False, auto_delete=True, expires=60.0)
 
+    published: list[int] = []
+
     def call(number: int) -> None:
         if number == 30:
-            hub.sleep(0.05)
+            wait_for(hub, lambda: len(published) > 100, "a hundred publishes")
             break_socket(producer)
             return
         for _ in range(50):
             maybe_declare(target(producer.channel), retry=True, **POLICY)
             producer.publish(number, routing_key=name, retry=True, retry_policy=POLICY)
+            published.append(number)
 
     assert in_greenlets(call, 31) == [None] * 31
     assert len(made) <= 3
