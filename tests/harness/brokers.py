@@ -85,7 +85,7 @@ class RabbitServer:
             f"listeners.ssl.default = 127.0.0.1:{self.tls_port}\n"
             f"ssl_options.cacertfile = {self.certificate}\n"
             f"ssl_options.certfile = {self.certificate}\n"
-            f"ssl_options.keyfile = {_make_certificate(self.certificate)}\n"
+            f"ssl_options.keyfile = {make_certificate(self.certificate)}\n"
             "ssl_options.verify = verify_none\n"
         )
         (folder / "plugins").write_text("[].\n")
@@ -178,7 +178,7 @@ def run_rabbitmqctl(environment: Mapping[str, str], *command: str) -> str:
     return done.stdout
 
 
-def _make_certificate(path: Path) -> Path:
+def make_certificate(path: Path) -> Path:
     """Write a certificate for 127.0.0.1 that signs itself, and return the path of its key."""
     if shutil.which("openssl") is None:
         raise MissingServerError("openssl is missing: apt-get install openssl")

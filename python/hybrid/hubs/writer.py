@@ -2,15 +2,16 @@
 
 Whoever writes hands in its bytes and goes on. At the end of the hub's turn everything is sent in
 one system call that cannot wait. What the socket does not take is sent by a greenlet of the
-writer's own, so nobody's limit can end a write in the middle.
+writer's own, so nobody's limit can end a write in the middle. Whoever is ended while it waits has
+abandoned the wait alone: its bytes are sent whole, in their order.
 
 Who may switch: only who waits in :meth:`Writer.wait`, and the writer's own greenlet.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections import deque
 from contextlib import suppress
 from typing import Any, Callable
 
@@ -29,10 +30,12 @@ class Writer:
 
     Args:
         hub: The hub whose greenlets write.
-        sock: The socket, which has no timeout. Whoever reads it may wait for it meanwhile.
+        sock: The socket; ``None`` if it is not connected yet. Whoever reads from it may wait for
+            it meanwhile.
         on_turn: Called before each send; what it posts is sent as well.
         on_sent: Called after each send.
         on_broken: Called once, with what broke the connection.
+        has_timeouts: Whether who reads from the socket sets a timeout on it.
     """
 
     def __init__(
@@ -42,22 +45,26 @@ class Writer:
         on_turn: Callable[[], None],
         on_sent: Callable[[], None],
         on_broken: Callable[[BaseException], None],
+        has_timeouts: bool = False,
     ) -> None:
         self._hub = hub
-        self._sock = sock
-        self._is_tls = hasattr(sock, "pending")
+        #: Where it writes to.
+        self.sock = sock
         self._on_turn = on_turn
         self._on_sent = on_sent
         self._on_broken = on_broken
+        self._has_timeouts = has_timeouts
         #: Bytes handed in so far; how many of them the socket has taken; and how many it was
         #: given, of which a TLS socket may have passed some on without telling so.
         self.posted = 0
         self.sent = 0
         self.given = 0
         self._queue: list[bytes] = []
+        #: Who waits for what is posted in this turn.
+        self._waiting: list[Place] = []
+        #: What is being sent, and who waits for all of it.
         self._rest = memoryview(b"")
-        #: Who waits, each for a number of bytes to be sent.
-        self._waiting: deque[tuple[int, Place]] = deque()
+        self._waiting_for_rest: list[Place] = []
         self._is_scheduled = False
         self._error: BaseException | None = None
         #: The greenlet that writes while the socket is full.
@@ -79,21 +86,27 @@ class Writer:
         self.posted += len(data)
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._hub.call_soon(self._end_turn)
+            self._hub.call_soon(self.flush)
 
     def schedule(self) -> None:
         """Call ``on_turn`` at the end of this turn, whether or not something is posted."""
         if not self._is_scheduled and self._error is None:
             self._is_scheduled = True
-            self._hub.call_soon(self._end_turn)
+            self._hub.call_soon(self.flush)
 
     def flush(self) -> None:
         """Send what has been posted now, as far as the socket takes it. Never waits."""
         if self._blocked is not None or self._error is not None:
+            self._is_scheduled = False
             return  # the greenlet that writes goes on with it
-        self._on_turn()
+        self._is_scheduled = True  # what is posted here goes along
+        try:
+            self._on_turn()
+        finally:
+            self._is_scheduled = False
         self._take()
         if not self._rest:
+            self._tell()
             return
         try:
             is_sent = self._send_now()
@@ -104,17 +117,34 @@ class Writer:
             self._blocked = self._hub.spawn(self._send_blocked)
 
     def wait(self, seconds: float | None = None) -> None:
-        """Return when everything has been sent that was posted before this call.
+        """Return when everything has been sent that is to be sent in this turn, or was before.
+
+        In the hub itself, which cannot wait, it is sent as far as the socket takes it.
+
+        Args:
+            seconds: After these the connection is given up, as half of something may be out.
 
         Raises:
-            socket.timeout: Not in time.
-            Exception: What broke the connection.
+            Exception: What broke the connection; :exc:`socket.timeout` when it was given up.
         """
-        self.check()
-        if self.sent < self.posted:
-            place = Place(self._hub)
-            self._waiting.append((self.posted, place))
-            place.wait(seconds)
+        hub = self._hub
+        if not hub.can_park():
+            self.flush()
+            self.check()
+            return
+        if self._error is not None:
+            self.check()
+        place = Place(hub)
+        self._waiting.append(place)
+        self.schedule()
+        if seconds is None:
+            place.wait()
+            return
+        alarm = hub.call_later(seconds, lambda: self._expire(place))
+        try:
+            place.wait()
+        finally:
+            alarm.cancel()
 
     def check(self) -> None:
         """Raise what broke the connection, if something did."""
@@ -128,8 +158,9 @@ class Writer:
         self._error = exc
         self._queue.clear()
         self._rest = memoryview(b"")
-        waiting, self._waiting = self._waiting, deque()
-        for _, place in waiting:
+        places = [*self._waiting_for_rest, *self._waiting]
+        self._waiting_for_rest, self._waiting = [], []
+        for place in places:
             place.fail(copied(exc))
         self._on_broken(exc)
 
@@ -138,6 +169,7 @@ class Writer:
         self._error = exc
         self._queue.clear()
         self._rest = memoryview(b"")
+        self._waiting_for_rest.clear()
         self._waiting.clear()
 
     def stop(self) -> None:
@@ -147,62 +179,77 @@ class Writer:
             self._hub.interrupt(blocked, _Stopped)
 
     def statistics(self) -> dict[str, int]:
-        """Return bytes and writes so far, the largest write, and the bytes that wait."""
+        """Return bytes and writes so far, the largest write, and what and who waits."""
         return {
             "bytes": self.sent,
             "writes": self._writes,
             "largest": self._largest,
             "unsent": self.posted - self.sent,
+            "waiting": len(self._waiting_for_rest) + len(self._waiting),
+            "is_blocked": int(self._blocked is not None),
         }
 
     # -- in the hub
-
-    def _end_turn(self) -> None:
-        self._is_scheduled = False
-        self.flush()
 
     def _take(self) -> None:
         queue = self._queue
         if queue:
             self._queue = []
+            if self._rest:  # left by a greenlet that was ended
+                queue.insert(0, bytes(self._rest))
             self._rest = memoryview(queue[0] if len(queue) == 1 else b"".join(queue))
+        if self._waiting:
+            self._waiting_for_rest += self._waiting
+            self._waiting = []
 
     def _send_now(self) -> bool:
         """Send what the socket takes; tell whether that was all."""
-        sock = self._sock
+        sock = self.sock
+        timeout = sock.gettimeout() if self._has_timeouts else None
         # Not `settimeout(0)`: with that, eventlet's TLS sockets switch. Nobody else runs before
-        # the socket waits again, for whoever reads from it.
+        # the socket is as it was, for whoever reads from it.
         sock.setblocking(False)
         try:
-            while self._rest:
-                self._send()
+            while self._rest and self._send():
+                pass
         except _FULL:
             pass
         finally:
             sock.setblocking(True)
+            if timeout is not None:
+                sock.settimeout(timeout)
+        self._on_sent()
         self._tell()
         return not self._rest
 
-    def _send(self) -> None:
+    def _send(self) -> int:
         chunk = self._rest[:_AT_ONCE]
         self.given = self.sent + len(chunk)
         try:
-            sent = self._sock.send(chunk)
+            sent: int = self.sock.send(chunk)
         except BaseException:
-            if not self._is_tls:
+            if not hasattr(self.sock, "pending"):  # no TLS
                 self.given = self.sent
             raise
+        if not sent:
+            return 0  # so gevent's TLS sockets say that they are full
         self.given = self.sent + sent
         self._rest = self._rest[sent:]
         self.sent += sent
         self._writes += 1
         if sent > self._largest:
             self._largest = sent
+        return sent
 
     def _tell(self) -> None:
-        self._on_sent()
-        while self._waiting and self._waiting[0][0] <= self.sent:
-            self._waiting.popleft()[1].tell()
+        if self._waiting_for_rest and not self._rest:
+            places, self._waiting_for_rest = self._waiting_for_rest, []
+            for place in places:
+                place.tell()
+
+    def _expire(self, place: Place) -> None:
+        if not place.is_told:
+            self.fail(socket.timeout("timed out"))
 
     # -- in a greenlet of its own
 
@@ -211,22 +258,24 @@ class Writer:
         try:
             while self._error is None:
                 while self._rest:
-                    with suppress(*_FULL):
+                    # The timeout on the socket is that of who reads.
+                    with suppress(socket.timeout, *_FULL):
                         self._send()
-                        self._tell()
+                        self._on_sent()
+                self._tell()
                 self._on_turn()
                 self._take()
-                if not self._rest:
+                if not self._rest and not self._waiting_for_rest:
                     return
         except _Stopped:
             pass
         except Exception as exc:
             self.fail(exc)
-        except BaseException as exc:
-            self.fail(ConnectionError(f"the greenlet that writes was ended by {exc!r}"))
-            raise
         finally:
             self._blocked = None
+            if self._rest or self._queue or self._waiting:
+                # Somebody has ended this greenlet: half of something may be out.
+                self.schedule()
 
 
 class _Stopped(BaseException):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from harness.brokers import make_certificate
 
 from hybrid.hubs.base import Hub
 from hybrid.transports.amqp.outbox import Outbox
@@ -28,7 +31,9 @@ def make(hub: Hub, ours: socket.socket) -> Outbox:
     def broken(exc: BaseException) -> None:
         raise AssertionError("broken") from exc
 
-    return Outbox(hub, lambda: ours, lambda: None, broken)
+    outbox = Outbox(hub, lambda: None, broken)
+    outbox.sock = ours
+    return outbox
 
 
 def read(brokers: socket.socket, size: int) -> bytes:
@@ -90,7 +95,9 @@ def test_a_writer_that_is_ended_while_the_socket_is_full_costs_nobody_a_byte(
     assert read(brokers, len(MUCH) + 3) == MUCH + b"abc"
     turns()
     assert came_of == {b"a": "ended", b"b": "ended", b"c": "sent"}
-    assert outbox.statistics() == {"frames": 0, "bytes": 0, "waiting": 0, "is_blocked": 0}
+    told = outbox.statistics()
+    assert (told["bytes"], told["unsent"]) == (len(MUCH) + 3, 0)
+    assert (told["waiting"], told["is_blocked"]) == (0, 0)
 
 
 def test_a_frame_is_finished_though_whoever_sends_it_is_ended(
@@ -119,7 +126,8 @@ def test_all_who_wait_are_told_when_one_gives_the_connection_up(
 ) -> None:
     ours, _ = sockets
     reasons: list[BaseException] = []
-    outbox = Outbox(hub, lambda: ours, lambda: None, reasons.append)
+    outbox = Outbox(hub, lambda: None, reasons.append)
+    outbox.sock = ours
     errors: list[BaseException] = []
 
     def write(data: bytes, timeout: float | None) -> None:
@@ -136,3 +144,33 @@ def test_all_who_wait_are_told_when_one_gives_the_connection_up(
     assert len(reasons) == 1
     with pytest.raises(socket.timeout):
         outbox.post(b"d")
+
+
+def test_a_full_tls_socket_keeps_nobody_in_the_hub(
+    hub: Hub,
+    sockets: tuple[socket.socket, socket.socket],
+    until: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    ours, brokers = sockets
+    certificate = tmp_path / "certificate.pem"
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(certificate, make_certificate(certificate))
+    client = ssl.create_default_context(cafile=str(certificate))
+    much = MUCH[: 2**20]
+    wrapped: list[ssl.SSLSocket] = []
+    hub.spawn(lambda: wrapped.append(server.wrap_socket(brokers, server_side=True)))
+    with client.wrap_socket(ours, server_hostname="127.0.0.1") as tls:
+        until(lambda: wrapped)
+        tls.settimeout(30)
+        outbox = make(hub, tls)
+        outbox.post(much)
+        others: list[str] = []
+        hub.call_soon(others.append, "turn")
+        outbox.flush()
+        assert others == []
+        assert outbox.statistics()["is_blocked"] == 1
+        assert tls.gettimeout() == 30
+        hub.spawn(outbox.wait)
+        assert read(wrapped[0], len(much)) == much
+        wrapped[0].close()

@@ -65,7 +65,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self.reason: BaseException | None = None
         #: Whether those who consume are still to be told.
         self._is_untold = False
-        self.outbox = Outbox(hub, self._get_socket, self._count_sent, self.end)
+        self.outbox = Outbox(hub, self._count_sent, self.end)
         #: What the broker is asked about the connection itself.
         self.calls = Calls(self)
         #: Decodes what is read, from the end of the handshake on.
@@ -210,7 +210,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
     # -- writing
 
     def _make_frame_writer(self, connection: Any, _: Any) -> Callable[..., None]:
-        """Return py-amqp's writer of frames, writing through the outbox."""
+        """Return py-amqp's writer of frames, writing through the outbox to the new socket."""
+        self.outbox.sock = self._get_socket()
         self._collector = collector = Collector()
         # It captures the method `write` of what it is given for a transport.
         self._encode_frame = self._frame_writer_of_amqp(connection, collector)
