@@ -8,7 +8,7 @@ function of the task is called by way of something that keeps what part of its t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celery import _state
 from celery.app import task as celery_task
@@ -19,10 +19,7 @@ from celery.utils.saferepr import saferepr
 from hybrid._rust import TaskFunction
 from hybrid.hubs.base import getcurrent
 from hybrid.patches import celery as patches
-from hybrid.worker.execution.job import AFTER, BEFORE, INSIDE, Job
-
-if TYPE_CHECKING:
-    from hybrid.worker.execution.slots import Slot
+from hybrid.worker.execution.job import AFTER, BEFORE, INSIDE, Job, Runner
 
 #: Sets of headers that are remembered for having no custom ones among them.
 _KNOWN_LIMIT = 1024
@@ -163,7 +160,7 @@ def _find_function(tracer: Any) -> Any:
     return None
 
 
-def enter(slot: Slot) -> None:
+def enter(slot: Runner) -> None:
     """Let the functions of tasks in the calling greenlet know ``slot``, which runs their jobs."""
     getcurrent().__dict__["_slot"] = slot
 
