@@ -22,7 +22,7 @@ from harness.worker import SETTINGS_VARIABLE
 app = Celery("fingerprints")
 app.conf.update(json.loads(os.environ[SETTINGS_VARIABLE]))
 
-PACKAGES = ("celery", "kombu", "amqp", "redis", "gevent", "eventlet")
+PACKAGES = ("celery", "kombu", "amqp", "redis", "gevent", "eventlet", "asyncio")
 #: Written by Python itself into every class or module.
 _PYTHONS = ("__doc__", "__dict__", "__weakref__", "__cached__", "__builtins__", "_abc_impl")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
+import selectors
+import sys
 import warnings
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from hybrid import patches as patches_package
 from hybrid.patches import Patch, Registry
+from hybrid.patches import asyncio as asyncio_patches
 from hybrid.patches import celery as celery_patches
 from hybrid.patches import kombu as kombu_patches
 from hybrid.patches import redis as redis_patches
@@ -134,14 +138,17 @@ def _instances() -> dict[str, Any]:
         "kombu.connection.Connection()": connection,
         "kombu.resource.Resource()": connection.Pool(1),
         "redis.client.PubSub()": Redis().pubsub(),
+        "asyncio.AbstractEventLoopPolicy()": asyncio.get_event_loop_policy(),
+        "selectors.BaseSelector()": selectors.SelectSelector(),
     }
 
 
 DECLARED = [
     patch
-    for module in (celery_patches, kombu_patches, redis_patches)
+    for module in (asyncio_patches, celery_patches, kombu_patches, redis_patches)
     for patch in vars(module).values()
     if isinstance(patch, Patch)
+    and (patch is not asyncio_patches.PIDFD or sys.version_info >= (3, 12))
 ]
 
 

@@ -50,6 +50,8 @@ class Hub(abc.ABC):
     name: ClassVar[str]
     #: Returns the greenlet that is running.
     current: Callable[[], Greenlet] = staticmethod(getcurrent)
+    #: Whether the library takes the status of ended children before whoever waits for them.
+    reaps_children: ClassVar[bool] = False
 
     def __init__(self) -> None:
         #: Whether it has what it needs: before :meth:`open`, nothing but

@@ -46,6 +46,7 @@ class GeventHub(Hub):
     """The hub of the thread that opens it."""
 
     name = "gevent"
+    reaps_children = True
 
     def __init__(self) -> None:
         super().__init__()
