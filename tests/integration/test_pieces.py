@@ -8,7 +8,10 @@ import pytest
 from harness.events import EventLog
 from harness.worker import StartWorker
 
-PIECES = ("events", "gc", "logs", "publish", "results", "strategy", "trace", "transport")
+PIECES = (
+    *("asyncio", "events", "gc", "logs", "publish"),
+    *("results", "strategy", "trace", "transport"),
+)
 
 
 def _accelerated(start_worker: StartWorker, **settings: Any) -> dict[str, Any]:
@@ -55,4 +58,4 @@ def test_events_behind_the_first_of_a_turn_are_recorded_in_rust(start_worker: St
 def test_an_unknown_piece_stops_the_worker_with_the_choices(start_worker: StartWorker) -> None:
     worker = start_worker(wait=False, settings={"hybrid_disable": "warp"})
     assert worker.wait_exit(within=10) != 0
-    assert "hybrid_disable names 'warp'; choose from events, gc, logs, publish" in worker.output
+    assert "hybrid_disable names 'warp'; choose from asyncio, events, gc, logs" in worker.output

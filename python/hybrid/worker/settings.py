@@ -8,6 +8,7 @@ from celery.exceptions import ImproperlyConfigured
 
 #: What can be named in ``hybrid_disable``, and what it means.
 PIECES = {
+    "asyncio": "keeping the event loops of asyncio that run in different greenlets apart",
     "events": "sending task events in groups",
     "gc": "running Python's garbage collector less often",
     "logs": "writing the INFO lines of tasks in groups",

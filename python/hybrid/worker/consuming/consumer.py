@@ -108,6 +108,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Consume until the worker ends. By now the pool has been started."""
         self._turn_on("results", self._share_results)
         self._turn_on("publish", self._gather_publishing)
+        self._turn_on("asyncio", self.pool.keep_coroutines_apart)
         self._turn_on("gc", collector.relax)
         self._turn_on("logs", self._gather_lines)
         super().start()

@@ -36,6 +36,7 @@ from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
 from hybrid.worker.execution import forks, slots, tracing
 from hybrid.worker.execution.announcer import Announcer
+from hybrid.worker.execution.coroutines import Coroutines
 from hybrid.worker.execution.job import ABANDONED, Callback, Job, JobKilled
 from hybrid.worker.execution.limits import KILL_ATTEMPTS, KILL_GRACE, Limits
 from hybrid.worker.execution.slots import SLOT_IDLE, Slots
@@ -212,6 +213,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """
         with suppress(too_late):
             self._progress.park(seconds)
+
+    def keep_coroutines_apart(self) -> None:
+        """Let asyncio's loops in one task be in no other task's way."""
+        Coroutines(self.hub, self._slab, self.spelling).keep_apart()
 
     # -- jobs
 
