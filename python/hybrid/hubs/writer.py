@@ -104,17 +104,30 @@ class Writer:
             self._on_turn()
         finally:
             self._is_scheduled = False
-        self._take()
-        if not self._rest:
-            self._tell()
-            return
-        try:
-            is_sent = self._send_now()
-        except Exception as exc:
-            self.fail(exc)
-            return
-        if not is_sent and self._error is None:
+        if self._queue or self._waiting:
+            self._take()
+        if self._rest:
+            sock = self.sock
+            try:
+                timeout = sock.gettimeout() if self._has_timeouts else None
+                # Not `settimeout(0)`: with that, eventlet's TLS sockets switch. Nobody else runs
+                # before the socket is as it was, for whoever reads from it.
+                sock.setblocking(False)
+                try:
+                    self._send()
+                except _FULL:
+                    pass
+                finally:
+                    sock.setblocking(True)
+                    if timeout is not None:
+                        sock.settimeout(timeout)
+            except Exception as exc:
+                self.fail(exc)
+                return
+        if self._rest:
             self._blocked = self._hub.spawn(self._send_blocked)
+        elif self._waiting_for_rest:
+            self._tell()
 
     def wait(self, seconds: float | None = None) -> None:
         """Return when everything has been sent that is to be sent in this turn, or was before.
@@ -202,44 +215,26 @@ class Writer:
             self._waiting_for_rest += self._waiting
             self._waiting = []
 
-    def _send_now(self) -> bool:
-        """Send what the socket takes; tell whether that was all."""
-        sock = self.sock
-        timeout = sock.gettimeout() if self._has_timeouts else None
-        # Not `settimeout(0)`: with that, eventlet's TLS sockets switch. Nobody else runs before
-        # the socket is as it was, for whoever reads from it.
-        sock.setblocking(False)
-        try:
-            while self._rest and self._send():
-                pass
-        except _FULL:
-            pass
-        finally:
-            sock.setblocking(True)
-            if timeout is not None:
-                sock.settimeout(timeout)
-        self._on_sent()
-        self._tell()
-        return not self._rest
-
-    def _send(self) -> int:
-        chunk = self._rest[:_AT_ONCE]
-        self.given = self.sent + len(chunk)
-        try:
-            sent: int = self.sock.send(chunk)
-        except BaseException:
-            if not hasattr(self.sock, "pending"):  # no TLS
-                self.given = self.sent
-            raise
-        if not sent:
-            return 0  # so gevent's TLS sockets say that they are full
-        self.given = self.sent + sent
-        self._rest = self._rest[sent:]
-        self.sent += sent
-        self._writes += 1
-        if sent > self._largest:
-            self._largest = sent
-        return sent
+    def _send(self) -> None:
+        """Send what is left, until the socket is full."""
+        while self._rest:
+            chunk = self._rest[:_AT_ONCE]
+            self.given = self.sent + len(chunk)
+            try:
+                sent: int = self.sock.send(chunk)
+            except BaseException:
+                if not hasattr(self.sock, "pending"):  # no TLS
+                    self.given = self.sent
+                raise
+            if not sent:
+                return  # so gevent's TLS sockets say that they are full
+            self.given = self.sent + sent
+            self._rest = self._rest[sent:]
+            self.sent += sent
+            self._writes += 1
+            if sent > self._largest:
+                self._largest = sent
+            self._on_sent()
 
     def _tell(self) -> None:
         if self._waiting_for_rest and not self._rest:
@@ -261,7 +256,6 @@ class Writer:
                     # The timeout on the socket is that of who reads.
                     with suppress(socket.timeout, *_FULL):
                         self._send()
-                        self._on_sent()
                 self._tell()
                 self._on_turn()
                 self._take()
