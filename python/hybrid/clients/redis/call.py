@@ -125,37 +125,25 @@ class Call:
             self.place = None  # from here on nobody waits
             place.tell()
 
-    def take(self, reply: Any) -> bool:
-        """Take the next reply; tell whether that was the last one."""
-        self.replies.append(reply)
-        if len(self.replies) < self.expected:
-            return False
-        self.state = State.ANSWERED
-        place = self.place
-        if self.on_end is None and place is not None and not place.is_abandoned:
-            place.tell(self.replies)
-        else:
-            self._end()
-        return True
-
     def fail(self, exc: BaseException) -> None:
         """End without replies."""
-        self.state = State.LOST
         self.error = exc
-        self._end()
+        self.resolve(State.LOST)
 
-    def _end(self) -> None:
+    def resolve(self, state: State) -> None:
+        """End as ``state`` says, with all replies or with the error."""
+        self.state = state
+        place = self.place
         if self.on_end is not None:
             self.on_end(self)
-        elif self.place is None or (self.is_abandoned and self.survives_loss):
-            self._report()
-        elif self.error is not None:
-            self.place.fail(self.error)
-        else:
-            self.place.tell(self.replies)
-
-    def _report(self) -> None:
-        """Log what went wrong, for nobody waits for it."""
+            return
+        if place is not None and not (self.survives_loss and place.is_abandoned):
+            if self.error is None:
+                place.tell(self.replies)
+            else:
+                place.fail(self.error)
+            return
+        # Nobody waits for it, and what went wrong is logged.
         replies = self.replies if self.error is None else [self.error] * len(self.commands)
         for (args, _), reply in zip(self.commands, replies):
             if isinstance(reply, BaseException):

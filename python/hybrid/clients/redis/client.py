@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Hashable, Mapping
+from operator import itemgetter
 from typing import Any, Callable
 
 import redis
@@ -36,6 +37,9 @@ _ALONE = frozenset({
     "UNSUBSCRIBE", "UNWATCH", "WAIT", "WAITAOF", "WATCH", "XREAD", "XREADGROUP",
 })
 # fmt: on
+
+_arguments: Callable[[Command], tuple[Any, ...]] = itemgetter(0)
+_name: Callable[[tuple[Any, ...]], Any] = itemgetter(0)
 
 #: What the shared connection leaves out. Tracing libraries wrap it.
 EXECUTING = Originals((redis.Redis, "execute_command"), (Pipeline, "execute"))
@@ -81,7 +85,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             return False
         if self._session.decodes and any(NEVER_DECODE in options for _, options in commands):
             return False
-        return all(args[0] not in _ALONE for args, _ in commands)
+        return _ALONE.isdisjoint(map(_name, map(_arguments, commands)))
 
     @property
     def is_connected(self) -> bool:
@@ -97,7 +101,7 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         session = self._session
         session.admit()
         place = Place(self.hub)
-        session.post(Call([(args, {})], session.pack(args), place=place))
+        session.post(Call([(args, {})], session.pack([args]), place=place))
         [reply] = place.wait()
         if isinstance(reply, BaseException):
             raise reply
@@ -193,14 +197,8 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         place: Place | None = None,
         wants_replies: bool = True,
     ) -> Call:
-        pack = self._session.pack
-        if len(commands) == 1 and not is_transaction:
-            data = pack(commands[0][0])
-        else:
-            parts = [pack(args) for args, _ in commands]
-            if is_transaction:
-                parts = [pack(("MULTI",)), *parts, pack(("EXEC",))]
-            data = b"".join(parts)
+        said = map(_arguments, commands)
+        data = self._session.pack((("MULTI",), *said, ("EXEC",)) if is_transaction else said)
         return Call(commands, data, is_transaction, survives_loss, on_end, place, wants_replies)
 
     def _read(self, reply: Any, command: Command) -> Any:

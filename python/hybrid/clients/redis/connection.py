@@ -194,18 +194,14 @@ class Connection:
     # -- in a greenlet of its own
 
     def _read(self) -> None:
-        read = self._opened.read
+        read, take = self._opened.read, self._take
+        self._is_reading = True
         try:
             while self.reason is None:
-                self._is_reading = True
-                replies = read()
-                first = next(replies, _NOTHING)
-                self._is_reading = False
+                answered = self._answered
+                read(take)
                 self._heard_at = monotonic()
-                if first is not _NOTHING:
-                    self._take(first)
-                    for reply in replies:
-                        self._take(reply)
+                if self._answered != answered:
                     self._on_answers()
                 if self._is_retiring and not self.calls:
                     self.end(RedisConnectionError("The connection was given up"))
@@ -229,16 +225,15 @@ class Connection:
                 raise InvalidResponse(f"A reply that nobody has asked for: {reply!r:.200}")
             return
         call = calls[0]
+        replies = call.replies
         if call.start >= self.writer.given:
             raise InvalidResponse(f"A reply before anything was asked for: {reply!r:.200}")
-        if len(call.replies) + 1 == call.expected:
+        replies.append(reply)
+        if len(replies) == call.expected:
             calls.popleft()
             self._answered += 1
             self.answered_bytes = call.end
-        call.take(reply)
-
-
-_NOTHING = object()
+            call.resolve(State.ANSWERED)
 
 
 class _Stopped(BaseException):

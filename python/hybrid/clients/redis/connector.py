@@ -11,7 +11,7 @@ reply is somebody else's. They are off here, or calls in the line: see
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Callable
 
@@ -50,12 +50,12 @@ class Opened:
         self._reader = getattr(parser, "_reader", None) if _INCOMPLETE is not None else None
         self._buffer = bytearray(getattr(connection, "_socket_read_size", 2**16))
         self._view = memoryview(self._buffer)
-        self.read: Callable[[], Iterator[Any]] = (
+        #: Waits for bytes, and hands over the replies that are complete with them.
+        self.read: Callable[[Callable[[Any], None]], None] = (
             self._read_hiredis if hasattr(self._reader, "gets") else self._read_one
         )
 
-    def _read_hiredis(self) -> Iterator[Any]:
-        """Wait for bytes, and yield the replies that are complete with them, without waiting."""
+    def _read_hiredis(self, take: Callable[[Any], None]) -> None:
         count = self.sock.recv_into(self._view)
         if not count:
             raise RedisConnectionError("Connection closed by server.")
@@ -67,14 +67,15 @@ class Opened:
             if reply is _INCOMPLETE:
                 return
             if _Push is None or type(reply) is not _Push:
-                yield reply
+                take(reply)
 
-    def _read_one(self) -> Iterator[Any]:
-        """Wait for a reply, with redis-py's parser in Python."""
+    def _read_one(self, take: Callable[[Any], None]) -> None:
+        # With redis-py's parser in Python.
         try:
-            yield self._connection.read_response()
+            reply = self._connection.read_response()
         except redis.ResponseError as exc:
-            yield exc
+            reply = exc
+        take(reply)
 
     def close(self) -> None:
         """Close the socket."""
@@ -117,8 +118,8 @@ class Connector:
         self.decodes = bool(self._options.get("decode_responses"))
         self._packer: Any = None
 
-    def pack(self, args: tuple[Any, ...]) -> bytes:
-        """Return a command as bytes.
+    def pack(self, commands: Iterable[tuple[Any, ...]]) -> bytes:
+        """Return commands as bytes.
 
         Raises:
             redis.DataError: Redis has no way to say it.
@@ -126,7 +127,7 @@ class Connector:
         packer = self._packer
         if packer is None:
             packer = self._packer = self._class(**self._options)  # never connected
-        return b"".join(packer.pack_command(*args))
+        return b"".join(packer.pack_commands(commands))
 
     def open(self) -> Opened:
         """Connect and authenticate, with redis-py's rules for trying again.

@@ -58,9 +58,11 @@ class Session:
     def __init__(self, hub: Hub, connector: Connector) -> None:
         self._hub = hub
         self._connector = connector
-        #: Returns a command as bytes.
+        #: Returns commands as bytes.
         self.pack = connector.pack
-        self._ping = connector.pack(("PING",))
+        #: Whether replies are text.
+        self.decodes = connector.decodes
+        self._ping = connector.pack([("PING",)])
         #: How often this process has been forked off another.
         self._forks = 0
         self._connection: Connection | None = None
@@ -82,11 +84,6 @@ class Session:
         _sessions.add(self)
 
     # -- for callers
-
-    @property
-    def decodes(self) -> bool:
-        """Whether replies are text."""
-        return self._connector.decodes
 
     @property
     def is_connected(self) -> bool:
@@ -131,7 +128,7 @@ class Session:
 
     def authenticate(self, *credentials: str) -> None:
         """Authenticate anew. Thread-safe."""
-        self._login = self.pack(("AUTH", *credentials))
+        self._login = self.pack([("AUTH", *credentials)])
         self._hub.call_soon_threadsafe(self._authenticate)
 
     def finish(self) -> None:
