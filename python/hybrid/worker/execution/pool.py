@@ -129,7 +129,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
             self._limits,
             self.spelling,
             self._take_next,
-            self._progress.unpark_all,
+            self._progress,
             self._on_finished,
         )
         self._announcer = Announcer(self.hub, self.spelling, self._tell_of, self._on_told)
@@ -400,7 +400,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """Give waiting jobs to slots. Runs in the hub."""
         self._budget = TURN_BUDGET
         try:
-            if self.before_start is not None and not self._announcer.jobs and self._room > 0:
+            if self.before_start is not None and self._backlog and not self._announcer.jobs:
                 self._announce_next()
             while (job := self._take_next()) is not None:
                 try:
@@ -412,13 +412,16 @@ class TaskPool(BasePool):  # type: ignore[misc]
                     raise
         finally:
             self._dispatching = False
-            self._schedule_dispatch()
-            self._turns.unpark_all()
+            if self._ready or self._backlog:
+                self._schedule_dispatch()
+            if self._turns.parked:
+                self._turns.unpark_all()
 
     def _announce_next(self) -> None:
         """Tell :attr:`before_start` of the next jobs. They are ready now, unless it blocks."""
         count = min(self._room, TURN_BUDGET)
-        self._announcer.announce([self._backlog.popleft() for _ in range(count)])
+        if count > 0:
+            self._announcer.announce([self._backlog.popleft() for _ in range(count)])
 
     def _tell_of(self, jobs: list[Job]) -> None:
         if self.before_start is not None:
@@ -426,11 +429,12 @@ class TaskPool(BasePool):  # type: ignore[misc]
 
     def _on_told(self, jobs: Sequence[Job]) -> None:
         self._ready.extend(jobs)
-        self._schedule_dispatch()
+        if not self._dispatching:
+            self._schedule_dispatch()
 
     def _take_next(self) -> Job | None:
         """Take the first of the waiting jobs, if one may start now."""
-        if not self._budget:
+        if not (self._budget and (self._ready or self._backlog)):
             return None
         if self._ready:
             waiting = self._ready
@@ -462,7 +466,7 @@ class TaskPool(BasePool):  # type: ignore[misc]
         self._maybe_drained()
 
     def _maybe_drained(self) -> None:
-        if not self._has_jobs:
+        if self._joiners.parked and not self._has_jobs:
             self._joiners.unpark_all()
 
     def _tidy(self) -> None:

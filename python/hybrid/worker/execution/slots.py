@@ -21,6 +21,7 @@ from celery.utils.log import get_logger
 
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, GreenletExit, Hub
+from hybrid.hubs.parking import ParkingLot
 from hybrid.worker.execution import tracing
 from hybrid.worker.execution.job import (
     ACCEPTING,
@@ -79,7 +80,7 @@ class Slots:
         limits: What else ends them.
         spelling: What users type after ``-P``.
         take_next: Returns the next job that may start, if there is one.
-        on_accepted: Called when a job has been accepted.
+        progress: Those who wait for a job to be accepted.
         on_finished: Called when a slot is through with a job.
     """
 
@@ -90,7 +91,7 @@ class Slots:
         limits: Limits,
         spelling: str,
         take_next: Callable[[], Job | None],
-        on_accepted: Callable[[], object],
+        progress: ParkingLot,
         on_finished: Callable[[Job], object],
     ) -> None:
         self._hub = hub
@@ -98,7 +99,7 @@ class Slots:
         self._limits = limits
         self._spelling = spelling
         self._take_next = take_next
-        self._on_accepted = on_accepted
+        self._progress = progress
         self._on_finished = on_finished
         #: The longest idle come first.
         self._idle: list[Slot] = []
@@ -196,7 +197,8 @@ class Slots:
         try:
             if job.accept_callback is not None:
                 job.accept_callback(job.ticket, now)
-                self._on_accepted()
+                if self._progress.parked:
+                    self._progress.unpark_all()
             if job.state is ACCEPTING:  # else it was terminated meanwhile
                 job.state = RUNNING
                 job.runner = slot

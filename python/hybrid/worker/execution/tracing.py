@@ -33,19 +33,15 @@ class Context(celery_task.Context):  # type: ignore[misc]
     def __init__(self, request: Any = (), **options: Any) -> None:
         self.update(request, **options)
         fields = self.__dict__
-        if fields.get("headers") is None:
-            fields["headers"] = self._custom_headers(request, options)
-
-    def _custom_headers(self, request: Any, options: dict[str, Any]) -> Any:
-        if type(request) is not dict:
-            return self._get_custom_headers(request, **options)
-        names = (*request, *options)
+        if fields.get("headers") is not None:
+            return
+        names = (*request, *options) if type(request) is dict else None
         if names in _without_custom_headers:
-            return None
-        found = self._get_custom_headers(request, **options)
-        if found is None and len(_without_custom_headers) < _KNOWN_LIMIT:
+            fields["headers"] = None
+            return
+        fields["headers"] = found = self._get_custom_headers(request, **options)
+        if found is None and names and len(_without_custom_headers) < _KNOWN_LIMIT:
             _without_custom_headers.add(names)
-        return found
 
 
 _without_custom_headers: set[tuple[Any, ...]] = set()
@@ -101,7 +97,7 @@ class GreenStack(threads._LocalStack):  # type: ignore[misc]
         return stack if stack is not None else []
 
     def __len__(self) -> int:
-        return len(self.stack)
+        return len(getcurrent().__dict__.get(self._name, ()))
 
     def __release_local__(self) -> None:
         getcurrent().__dict__.pop(self._name, None)
