@@ -106,12 +106,15 @@ class Store:
 
     def _post_all(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for step in _steps(waiting):
+        for step in _steps(waiting) if len(waiting) > 1 else (waiting,):
             self._post(step)
 
     def _post(self, step: Step, loading: bool = False) -> None:
-        arguments = [argument for result, _ in step for argument in (result.value, result.expires)]
-        keys = [result.key for result, _ in step]
+        keys: list[str | bytes] = []
+        arguments: list[str | int] = []
+        for result, _ in step:
+            keys.append(result.key)
+            arguments += (result.value, result.expires)
         commands: list[Command] = [(("EVALSHA", _SHA, len(keys), *keys, *arguments), {})]
         if loading:
             commands.insert(0, (("SCRIPT", "LOAD", _STORE), {}))

@@ -66,6 +66,8 @@ class Session:
         #: How often this process has been forked off another.
         self._forks = 0
         self._connection: Connection | None = None
+        #: Has a call sent at the end of this turn, or as soon as there is a connection.
+        self.post: Callable[[Call], None] = self._post_later
         #: Calls for the next connection.
         self._pending: deque[Call] = deque()
         self._is_opening = False
@@ -103,15 +105,6 @@ class Session:
         while self._is_full():
             lot.park()
 
-    def post(self, call: Call) -> None:
-        """Have ``call`` sent at the end of this turn, or as soon as there is a connection."""
-        connection = self._connection
-        if connection is None:
-            self._pending.append(call)
-            self._open_soon()
-        else:
-            connection.post(call)
-
     def collect(self, collector: Callable[[], None]) -> None:
         """Call ``collector`` before the next write; it posts calls, and does not switch."""
         self._collectors.append(collector)
@@ -146,7 +139,7 @@ class Session:
     def forget(self) -> None:
         """Drop what is the parent's, in a forked child."""
         self._forks += 1
-        self._connection = None
+        self._connection, self.post = None, self._post_later
         self._pending.clear()
         self._collectors.clear()
         self._is_opening, self._pause = False, None
@@ -179,6 +172,10 @@ class Session:
         self._acknowledgers.unpark(first)
         self._others.unpark(room - first)
 
+    def _post_later(self, call: Call) -> None:
+        self._pending.append(call)
+        self._open_soon()
+
     def _collect(self) -> None:
         if self._collectors:
             collectors, self._collectors = self._collectors, []
@@ -198,7 +195,7 @@ class Session:
         assert reason is not None
         self._ended[type(reason).__name__] += 1
         if self._connection is connection:
-            self._connection = None
+            self._connection, self.post = None, self._post_later
         again: list[Call] = []
         for call in calls:
             if call.may_be_sent():
@@ -222,6 +219,7 @@ class Session:
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
+        self.post = self._post_later
         if connection is not None:
             connection.retire(LINGER)
 
@@ -288,6 +286,7 @@ class Session:
             on_answers=self._admit_more,
             on_end=self._lose,
         )
+        self.post = connection.post
         pending, self._pending = self._pending, deque()
         for call in pending:
             if call.is_abandoned and not call.survives_loss:

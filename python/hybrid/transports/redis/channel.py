@@ -231,10 +231,17 @@ class Channel(redis.Channel):  # type: ignore[misc]
         qos = self.qos
         if type(qos) is not QoS or self.no_ack_consumers:
             return [False] * len(messages)
-        acknowledged = [message._state == "RECEIVED" for message in messages]
-        ours = [message for message, can in zip(messages, acknowledged) if can]
+        acknowledged = []
+        ours: list[OurMessage] = []
+        tags: list[str] = []
+        for message in messages:
+            can = message._state == "RECEIVED"
+            acknowledged.append(can)
+            if can:
+                ours.append(message)
+                tags.append(message.delivery_tag)
         try:
-            qos.ack_many([message.delivery_tag for message in ours])
+            qos.ack_many(tags)
         except Exception:
             return [False] * len(messages)
         for message in ours:
@@ -321,7 +328,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
             )
         for index in sorted({entry.queue for entry in popped}):
             cycle.rotate(queues[index])
-        self._deliver_all([(queues[entry.queue], entry) for entry in popped])
+        self._deliver_all(queues, popped)
         return bool(popped)
 
     def restore_unanswered(self, at_once: bool = False) -> None:
@@ -415,13 +422,13 @@ class Channel(redis.Channel):  # type: ignore[misc]
                 hub.sleep(REFUSED_WAIT)
             raise Empty from None
 
-    def _deliver_all(self, popped: list[tuple[str, Popped]]) -> None:
-        for number, (queue, entry) in enumerate(popped):
+    def _deliver_all(self, queues: list[str], popped: list[Popped]) -> None:
+        for number, entry in enumerate(popped):
             try:
-                self._deliver_one(queue, entry)
+                self._deliver_one(queues[entry.queue], entry)
             except BaseException:
                 # Nobody else knows of the rest: it goes back to where it was.
-                for _, left in reversed(popped[number + 1 :]):
+                for left in reversed(popped[number + 1 :]):
                     if left.tag is not None:
                         self.qos.restore_by_tag(left.tag, leftmost=True)
                 raise

@@ -33,6 +33,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, time
 from typing import Any, NamedTuple
@@ -40,7 +41,9 @@ from typing import Any, NamedTuple
 from kombu.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
+
+from hybrid.clients.redis.client import EXECUTING, MultiplexedRedis
 
 logger = get_logger("kombu.transport.redis")
 
@@ -117,27 +120,34 @@ class Popper:
         """
         limit = min(limit, LIMIT, max(BYTES // self._size, 1))
         try:
-            seen, misfits, reply = self._script(
-                keys=[*unacked, *lists], args=[now, limit, width, int(fair)], client=self.client
-            )
+            seen, misfits, reply = self._take([*unacked, *lists], [now, limit, width, int(fair)])
         except ResponseError:
             raise
         except BaseException:
             # The connection was lost, or whoever waits here is ended: the server may have done it.
-            _unanswered.append(Unanswered(self.client, (unacked[0], unacked[1]), now))
+            unanswered.append(Unanswered(self.client, (unacked[0], unacked[1]), now))
             raise
-        found = iter(misfits)
-        unseen = set(lists[seen:])
-        self.misfits = {key: kind for key, kind in self.misfits.items() if key in unseen}
-        self.misfits.update((lists[place], kind.decode()) for place, kind in zip(found, found))
+        if misfits or self.misfits:
+            found = iter(misfits)
+            unseen = set(lists[seen:])
+            self.misfits = {key: kind for key, kind in self.misfits.items() if key in unseen}
+            self.misfits.update((lists[place], kind.decode()) for place, kind in zip(found, found))
         parts = iter(reply)
         popped = [
             Popped(queue, None if tag is None else tag.decode(), entry)
             for queue, tag, entry in zip(parts, parts, parts)
         ]
         if popped:
-            self._size = max(sum(len(taken.entry) for taken in popped) // len(popped), 1)
+            self._size = max(sum(map(len, reply[2::3])) // len(popped), 1)
         return popped
+
+    def _take(self, keys: list[str], args: list[Any]) -> Any:
+        client = self.client
+        is_shared = isinstance(client, MultiplexedRedis) and EXECUTING.are_intact()
+        if is_shared and client.hub.can_park():
+            with suppress(NoScriptError):
+                return client.call("EVALSHA", self._script.sha, len(keys), *keys, *args)
+        return self._script(keys=keys, args=args, client=client)
 
 
 #: Seconds, after a call of the script that was not answered, at which the worker looks for what it
@@ -189,7 +199,7 @@ class Unanswered:
             )
         self._looks += 1
         if self._looks == len(LOOKS):
-            _unanswered.remove(self)
+            unanswered.remove(self)
         return restored
 
     def _restore(self, channel: Any) -> int:
@@ -202,7 +212,8 @@ class Unanswered:
         )
 
 
-_unanswered: list[Unanswered] = []
+#: Calls of the script whose answers did not come.
+unanswered: list[Unanswered] = []
 
 
 def restore_unanswered(channel: Any, client: Any, at_once: bool = False) -> None:
@@ -216,8 +227,8 @@ def restore_unanswered(channel: Any, client: Any, at_once: bool = False) -> None
     Raises:
         redis.ConnectionError: The connection failed; it is tried again.
     """
-    if _unanswered:
-        for call in [call for call in _unanswered if call.client is client]:
+    if unanswered:
+        for call in [call for call in unanswered if call.client is client]:
             if at_once or call.is_due():
                 call.look(channel)
 

@@ -9,7 +9,7 @@ from kombu.log import get_logger
 from kombu.transport import redis
 from redis.exceptions import ResponseError
 
-from hybrid.transports.redis.ledger import passes
+from hybrid.transports.redis.ledger import passes, unanswered
 
 logger = get_logger("kombu.transport.redis")
 
@@ -43,7 +43,8 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
         """Put messages back whose visibility timeout has passed, if it is time to look."""
         for channel in self._channels:
             if channel.active_queues:
-                channel.restore_unanswered()
+                if unanswered:
+                    channel.restore_unanswered()
                 now = monotonic()
                 # An option since kombu 5.7.
                 interval = getattr(channel, "unacked_restore_interval", 0) or RESTORE_INTERVAL

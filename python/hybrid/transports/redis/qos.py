@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Callable
 
 from kombu.log import get_logger
@@ -78,7 +78,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             return
         # It is out of its queue already. The record goes ahead of the acknowledgement that a task
         # starts with, in the same write.
-        unacked, index = self._keys()
+        unacked, index = self._keys
         client.post(
             [
                 (("ZADD", index, unique_time(), delivery_tag), {}),
@@ -217,6 +217,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             return client
         return None
 
+    @cached_property
     def _keys(self) -> tuple[str, str]:
         prefix = self.channel.global_keyprefix
         return prefix + self.unacked_key, prefix + self.unacked_index_key
@@ -236,7 +237,7 @@ class QoS(redis.QoS):  # type: ignore[misc]
             client.post(self._removal(settled[first : first + TAGS]))
 
     def _removal(self, tags: list[str]) -> list[Command]:
-        unacked, index = self._keys()
+        unacked, index = self._keys
         return [(("ZREM", index, *tags), {}), (("HDEL", unacked, *tags), {})]
 
     def _restore_many(self, orders: list[tuple[str, bool]]) -> Sequence[Any]:

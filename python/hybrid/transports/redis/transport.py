@@ -35,9 +35,12 @@ class Transport(redis.Transport):  # type: ignore[misc]
         """
         # kombu does this only where no socket has anything to say, and never while it is full.
         self.cycle.maybe_restore_messages()
-        channels = tuple(one for one in self.cycle._channels if isinstance(one, Channel))
-        got = [channel.pop_many() for channel in channels]
-        if not any(got):
+        channels = tuple(self.cycle._channels)
+        got = False
+        for channel in channels:
+            if isinstance(channel, Channel) and channel.pop_many():
+                got = True
+        if not got:
             super().drain_events(connection, timeout)
             hub = hubs.running()
             if hub is not None and hub.can_park():
@@ -47,7 +50,7 @@ class Transport(redis.Transport):  # type: ignore[misc]
         if now - self._listened_at >= self.LISTEN_EVERY:
             self._listened_at = now
             for channel in channels:
-                if channel.active_fanout_queues:
+                if isinstance(channel, Channel) and channel.active_fanout_queues:
                     self.cycle._register_LISTEN(channel)
                     if channel.subclient.connection.can_read(timeout=0):
                         channel._receive()

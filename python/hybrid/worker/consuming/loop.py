@@ -55,7 +55,8 @@ def greenloop(
         rotation = Rotation(consumer, prefetch) if is_ours else None
         while blueprint.state == bootsteps.RUN and consumer.connection:
             state.maybe_shutdown()
-            heartbeats.check()
+            if heartbeats.error is not None:
+                raise heartbeats.error
             if rotation is not None:
                 rotation.turn()
             wait = prefetch.pass_on(MESSAGE_WAIT)
@@ -104,7 +105,8 @@ class _Heartbeats:
         self._connection = connection
         self._rate = rate
         self._entries: list[Any] = []
-        self._error: Exception | None = None
+        #: What has broken a connection.
+        self.error: Exception | None = None
 
     def __enter__(self) -> _Heartbeats:
         self._beat(self._connection)
@@ -118,11 +120,6 @@ class _Heartbeats:
     def __exit__(self, *_: object) -> None:
         for entry in self._entries:
             self._consumer.timer.cancel(entry)
-
-    def check(self) -> None:
-        """Raise what has broken a connection."""
-        if self._error is not None:
-            raise self._error
 
     def _beat(self, connection: Any) -> float:
         """Send and check the heartbeats of ``connection``; return their interval in seconds."""
@@ -140,7 +137,7 @@ class _Heartbeats:
         try:
             connection.heartbeat_check(self._rate)
         except Exception as exc:
-            self._error = exc
+            self.error = exc
 
     def _read_events(self) -> None:
         """Read what has arrived on the event connection, without waiting for more."""
