@@ -59,6 +59,8 @@ class Hub(abc.ABC):
         self.is_open = False
         #: What was to be called before.
         self._early: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        #: Methods of the class that calls do not pass through.
+        self._shortcuts: tuple[str, ...] = ()
         #: Places whose greenlets go on in the next turn.
         self._told: list[Place] = []
 
@@ -137,6 +139,20 @@ class Hub(abc.ABC):
         No other greenlet of the parent's gets a turn from it, and nothing happens through this hub
         any more: it is a :class:`~hybrid.hubs.forking.ForkedHub` from then on.
         """
+
+    # -- for hubs
+
+    def _shortcut(self, **methods: Callable[..., Any]) -> None:
+        """Have callers reach what ``methods`` would only pass their arguments on to."""
+        vars(self).update(methods)
+        self._shortcuts = tuple(methods)
+
+    def _become(self, cls: type[Any]) -> None:
+        """Be a hub of another class from now on."""
+        for name in self._shortcuts:
+            del vars(self)[name]
+        self._shortcuts = ()
+        self.__class__ = cls
 
     # -- resuming others; the hub itself does it
 

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any, Callable
 
 import eventlet
@@ -36,6 +37,7 @@ class EventletHub(Hub):
     def _open(self) -> None:
         self._hub = eventlet.hubs.get_hub()
         self._thread_ident = _get_native_ident()
+        self._shortcut(call_soon=partial(self._hub.schedule_call_global, 0), park=self._hub.switch)
         # eventlet has no thread-safe wake-up: a greenlet that waits for a pipe is one.
         self._wake_reader, self._wake_writer = _os.pipe()
         for fd in (self._wake_reader, self._wake_writer):
@@ -95,7 +97,7 @@ class EventletHub(Hub):
         # too. They belong to the copy of the module that eventlet's function is from.
         shutdown: Any = threading._shutdown  # type: ignore[attr-defined]
         shutdown.__globals__.get("_shutdown_locks", set()).clear()
-        self.__class__ = forking.ForkedHub  # type: ignore[assignment]
+        self._become(forking.ForkedHub)
 
     def _listen(self) -> None:
         while True:

@@ -58,6 +58,7 @@ class GeventHub(Hub):
         self._hub = get_hub()
         self._loop = self._hub.loop
         self._thread_ident = _get_native_ident()
+        self._shortcut(call_soon=self._loop.run_callback, park=self._hub.switch)
 
     def in_thread(self) -> bool:
         return _get_native_ident() == self._thread_ident
@@ -106,7 +107,7 @@ class GeventHub(Hub):
                     me.rawlink(_end_with)
                 else:
                     me.parent = last
-        self.__class__ = forking.ForkedHub  # type: ignore[assignment]
+        self._become(forking.ForkedHub)
 
 
 def _find_waiting(loop: Any) -> Iterator[Any]:
