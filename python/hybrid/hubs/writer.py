@@ -98,14 +98,21 @@ class Writer:
         """Send what has been posted now, as far as the socket takes it. Never waits."""
         if self._blocked is not None or self._error is not None:
             self._is_scheduled = False
-            return  # the greenlet that writes goes on with it
+            return  # it goes on when the greenlet that writes has ended
         self._is_scheduled = True  # what is posted here goes along
         try:
             self._on_turn()
         finally:
             self._is_scheduled = False
-        if self._queue or self._waiting:
-            self._take()
+        queue = self._queue
+        if queue:
+            self._queue = []
+            if self._rest:  # left by a greenlet that was ended
+                queue.insert(0, bytes(self._rest))
+            self._rest = memoryview(queue[0] if len(queue) == 1 else b"".join(queue))
+        if self._waiting:
+            self._waiting_for_rest += self._waiting
+            self._waiting = []
         if self._rest:
             sock = self.sock
             try:
@@ -204,17 +211,6 @@ class Writer:
 
     # -- in the hub
 
-    def _take(self) -> None:
-        queue = self._queue
-        if queue:
-            self._queue = []
-            if self._rest:  # left by a greenlet that was ended
-                queue.insert(0, bytes(self._rest))
-            self._rest = memoryview(queue[0] if len(queue) == 1 else b"".join(queue))
-        if self._waiting:
-            self._waiting_for_rest += self._waiting
-            self._waiting = []
-
     def _send(self) -> None:
         """Send what is left, until the socket is full."""
         while self._rest:
@@ -251,25 +247,20 @@ class Writer:
     def _send_blocked(self) -> None:
         """Send while the socket is full, waiting for it."""
         try:
-            while self._error is None:
-                while self._rest:
-                    # The timeout on the socket is that of who reads.
-                    with suppress(socket.timeout, *_FULL):
-                        self._send()
-                self._tell()
-                self._on_turn()
-                self._take()
-                if not self._rest and not self._waiting_for_rest:
-                    return
+            while self._rest:
+                # The timeout on the socket is that of who reads.
+                with suppress(socket.timeout, *_FULL):
+                    self._send()
+            self._tell()
         except _Stopped:
             pass
         except Exception as exc:
             self.fail(exc)
         finally:
             self._blocked = None
-            if self._rest or self._queue or self._waiting:
-                # Somebody has ended this greenlet: half of something may be out.
-                self.schedule()
+            # For what has come meanwhile; and if somebody has ended this greenlet, half of
+            # something may be out.
+            self.schedule()
 
 
 class _Stopped(BaseException):
