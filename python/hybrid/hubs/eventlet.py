@@ -37,7 +37,11 @@ class EventletHub(Hub):
     def _open(self) -> None:
         self._hub = eventlet.hubs.get_hub()
         self._thread_ident = _get_native_ident()
-        self._shortcut(call_soon=partial(self._hub.schedule_call_global, 0), park=self._hub.switch)
+        self._shortcut(
+            call_soon=partial(self._hub.schedule_call_global, 0),
+            park=self._hub.switch,
+            sleep=eventlet.sleep,
+        )
         # eventlet has no thread-safe wake-up: a greenlet that waits for a pipe is one.
         self._wake_reader, self._wake_writer = _os.pipe()
         for fd in (self._wake_reader, self._wake_writer):

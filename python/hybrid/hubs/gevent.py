@@ -58,7 +58,7 @@ class GeventHub(Hub):
         self._hub = get_hub()
         self._loop = self._hub.loop
         self._thread_ident = _get_native_ident()
-        self._shortcut(call_soon=self._loop.run_callback, park=self._hub.switch)
+        self._shortcut(call_soon=self._loop.run_callback, park=self._hub.switch, sleep=gevent.sleep)
 
     def in_thread(self) -> bool:
         return _get_native_ident() == self._thread_ident

@@ -32,7 +32,7 @@ class Writer:
         hub: The hub whose greenlets write.
         sock: The socket; ``None`` if it is not connected yet. Whoever reads from it may wait for
             it meanwhile.
-        on_turn: Called before each send; what it posts is sent as well.
+        on_turn: Called before each send, while it is set; what it posts is sent as well.
         on_sent: Called after each send.
         on_broken: Called once, with what broke the connection.
         has_timeouts: Whether who reads from the socket sets a timeout on it.
@@ -42,7 +42,7 @@ class Writer:
         self,
         hub: Hub,
         sock: Any,
-        on_turn: Callable[[], None],
+        on_turn: Callable[[], None] | None,
         on_sent: Callable[[], None],
         on_broken: Callable[[BaseException], None],
         has_timeouts: bool = False,
@@ -50,7 +50,7 @@ class Writer:
         self._hub = hub
         #: Where it writes to.
         self.sock = sock
-        self._on_turn = on_turn
+        self.on_turn = on_turn
         self._on_sent = on_sent
         self._on_broken = on_broken
         self._has_timeouts = has_timeouts
@@ -101,7 +101,8 @@ class Writer:
             return  # it goes on when the greenlet that writes has ended
         self._is_scheduled = True  # what is posted here goes along
         try:
-            self._on_turn()
+            if self.on_turn is not None:
+                self.on_turn()
         finally:
             self._is_scheduled = False
         queue = self._queue

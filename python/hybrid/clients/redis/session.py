@@ -110,7 +110,9 @@ class Session:
         self._collectors.append(collector)
         if len(self._collectors) == 1:
             if self._connection is not None:
-                self._connection.writer.schedule()
+                writer = self._connection.writer
+                writer.on_turn = self._collect
+                writer.schedule()
             else:
                 self._hub.call_soon(self._collect)
 
@@ -177,6 +179,8 @@ class Session:
         self._open_soon()
 
     def _collect(self) -> None:
+        if self._connection is not None:
+            self._connection.writer.on_turn = None
         if self._collectors:
             collectors, self._collectors = self._collectors, []
             for collector in collectors:

@@ -326,10 +326,12 @@ class Channel(redis.Channel):  # type: ignore[misc]
                     for key, kind in self._popper.misfits.items()
                 }
             )
+        if not popped:
+            return False
         for index in sorted({entry.queue for entry in popped}):
             cycle.rotate(queues[index])
         self._deliver_all(queues, popped)
-        return bool(popped)
+        return True
 
     def restore_unanswered(self, at_once: bool = False) -> None:
         """Put back what this worker has taken without getting it, if it is time to look.

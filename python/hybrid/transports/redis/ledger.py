@@ -132,13 +132,14 @@ class Popper:
             unseen = set(lists[seen:])
             self.misfits = {key: kind for key, kind in self.misfits.items() if key in unseen}
             self.misfits.update((lists[place], kind.decode()) for place, kind in zip(found, found))
+        if not reply:
+            return []
         parts = iter(reply)
         popped = [
             Popped(queue, None if tag is None else tag.decode(), entry)
             for queue, tag, entry in zip(parts, parts, parts)
         ]
-        if popped:
-            self._size = max(sum(map(len, reply[2::3])) // len(popped), 1)
+        self._size = max(sum(map(len, reply[2::3])) // len(popped), 1)
         return popped
 
     def _take(self, keys: list[str], args: list[Any]) -> Any:
