@@ -512,6 +512,21 @@ def test_everybody_is_told_when_the_connection_breaks(
     assert not connection.connected
 
 
+def test_who_reads_is_told_that_a_write_broke_the_connection(
+    connection: kombu.Connection, hub: Hub, in_greenlets: InGreenlets
+) -> None:
+    def run(number: int) -> Any:
+        if number == 0:
+            return connection.drain_events(timeout=10)
+        hub.sleep(0.01)
+        connection.connection.outbox.fail(BrokenPipeError("broken"))
+        return None
+
+    told, _ = in_greenlets(run, 2)
+    assert isinstance(told, BrokenPipeError), told
+    assert isinstance(told, connection.connection_errors)
+
+
 def test_a_connection_is_closed_while_another_greenlet_reads(
     connection: kombu.Connection, hub: Hub
 ) -> None:

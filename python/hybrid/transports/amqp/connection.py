@@ -45,6 +45,8 @@ from hybrid.transports.amqp.outbox import Collector, Outbox
 READ_SIZE = 128 * 1024
 
 _HEARTBEAT_FRAME = 8
+#: What a read raises whose socket somebody closes meanwhile; the last one is eventlet's.
+_CLOSED = (OSError, ValueError, EOFError)
 #: What a read raises when there is nothing to be read.
 _WANTS_MORE = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -72,6 +74,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         self._reader: AmqpReader | None = None
         #: Whether a greenlet reads, or is about to.
         self._is_read = False
+        #: Whether somebody waits for the socket.
+        self._is_receiving = False
         #: Whose answers and confirmations are still to be read.
         self._expected: set[Any] = set()
         #: What is for whoever drains events: deliveries, and what is to be called.
@@ -160,11 +164,14 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     def _close_socket(self) -> None:
         transport = self._transport
-        if transport is not None:
-            if transport.sock is not None:
-                # The end of TLS is said, and not waited for.
-                transport.sock.settimeout(0)
-            transport.close()
+        if transport is None or not self._is_receiving:
+            _close(transport)
+            return
+        # Whoever waits for it closes it: eventlet would not tell them that somebody else has.
+        self._transport = None
+        transport.connected = False
+        with contextlib.suppress(OSError):
+            transport.sock.shutdown(socket.SHUT_RDWR)
 
     def _on_close(self, reply_code: int, reply_text: str, class_id: int, method_id: int) -> None:
         error = error_for_code(reply_code, reply_text, (class_id, method_id), AMQPConnectionError)
@@ -444,7 +451,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         except BaseException as exc:
             if self.reason is None:
                 self._look_after(exc)
-            if self.reason is not None and isinstance(exc, (OSError, ValueError)):
+            if self.reason is not None and isinstance(exc, _CLOSED):
                 raise copied(self.reason) from None
             raise
         self._take(data)
@@ -463,7 +470,9 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     def _receive(self, timeout: float | None) -> bytes:
         sock = self._get_socket()
+        transport = self._transport
         before = sock.gettimeout()
+        self._is_receiving = True
         try:
             if timeout is not None:
                 sock.settimeout(timeout)
@@ -478,7 +487,10 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
                 raise socket.timeout("timed out") from None
             raise
         finally:
+            self._is_receiving = False
             sock.settimeout(before)
+            if self.reason is not None:  # that is why this has ended
+                _close(transport)
         if not data:
             raise OSError("Server unexpectedly closed connection")
         return data
@@ -506,6 +518,14 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             self._is_dispatching = False
         if error is not None:
             self.end(error)
+
+
+def _close(transport: Any) -> None:
+    if transport is not None:
+        if transport.sock is not None:
+            # The end of TLS is said, and not waited for.
+            transport.sock.settimeout(0)
+        transport.close()
 
 
 def _tag(delivery: AmqpDelivery) -> str | None:
