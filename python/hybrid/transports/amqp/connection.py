@@ -58,6 +58,9 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     Channel = Channel
 
+    #: py-amqp's; ``None`` when it is closed, or going to be.
+    _transport: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         hub = hubs.running()
         if hub is None:
