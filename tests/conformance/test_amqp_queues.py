@@ -470,6 +470,11 @@ def test_a_queue_declared_otherwise_is_an_error_of_the_task_that_published(
 @pytest.mark.skipif(
     CELERY[:2] == (5, 6), reason="clients of 5.6 take an empty second for a lost connection"
 )
+@pytest.mark.stock_fails(
+    "whoever reads may keep the result that another slot waits for",
+    pools=("gevent", "eventlet"),
+    sometimes=True,
+)
 @pytest.mark.dedicated
 def test_tasks_wait_for_rpc_results_of_their_own_calls(
     start_worker: StartWorker, rabbit: RabbitServer, space: Space
@@ -482,9 +487,11 @@ def test_tasks_wait_for_rpc_results_of_their_own_calls(
     parents = [client.send_task("asks_many", (numbers,)) for numbers in asked]
     failing = [client.send_task("asks_and_fails", (f"number {number}",)) for number in range(10)]
     for numbers, parent in zip(asked, parents):
-        assert parent.get(timeout=40) == [number + 1000 for number in numbers]
+        got = parent.get(timeout=40, propagate=False)
+        assert got == [number + 1000 for number in numbers]
     for number, parent in enumerate(failing):
-        assert parent.get(timeout=40) == f"ValueError('number {number}')"
+        assert parent.get(timeout=40, propagate=False) == f"ValueError('number {number}')"
     # A slot that has waited before waits again.
     again = [client.send_task("asks_many", ([number],)) for number in range(20)]
-    assert [parent.get(timeout=40) for parent in again] == [[number + 1000] for number in range(20)]
+    outcomes = [parent.get(timeout=40, propagate=False) for parent in again]
+    assert outcomes == [[number + 1000] for number in range(20)]
