@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Callable
+from urllib.parse import urlsplit, urlunsplit
 
 _READ_BYTES = 1 << 18
 #: With this, closing sends a reset, as when a host is gone, and drops what has not been sent.
@@ -262,3 +263,9 @@ def proxied(target: int, delay: float = 0.0) -> Iterator[Proxy]:
         yield proxy
     finally:
         proxy.close()
+
+
+def through(url: str, port: int) -> str:
+    """Return ``url`` on another loopback port, without a login."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))

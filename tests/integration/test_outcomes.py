@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 from celery import states
 from harness.brokers import Space
 from harness.events import EventLog
 from harness.journal import Journal
-from harness.proxy import proxied
+from harness.proxy import proxied, through
 from harness.waiting import eventually
 from harness.worker import StartWorker, Worker, make_client
 
@@ -31,9 +31,8 @@ ENDS = {"task-succeeded", "task-failed", "task-revoked", "task-rejected", "task-
 @pytest.fixture
 def backend(space: Space) -> Iterator[str]:
     """The URL of a result backend that is far away."""
-    parts = urlsplit(space.redis_url)
-    with proxied(parts.port or 6379, DELAY) as proxy:
-        yield urlunsplit(parts._replace(netloc=f"127.0.0.1:{proxy.port}"))
+    with proxied(urlsplit(space.redis_url).port or 6379, DELAY) as proxy:
+        yield through(space.redis_url, proxy.port)
 
 
 def send(space: Space, task: str, *args: Any, **options: Any) -> list[str]:

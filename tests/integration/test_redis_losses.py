@@ -7,13 +7,13 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 from celery import Celery
 from harness.brokers import Brokers, Space
 from harness.journal import JOURNAL, Journal
-from harness.proxy import Proxy, proxied
+from harness.proxy import Proxy, proxied, through
 from harness.waiting import eventually
 from harness.worker import StartWorker, Worker, make_client
 
@@ -38,12 +38,6 @@ def publish(settings: dict[str, object], tag: str, count: int = TASKS) -> None:
                 client.send_task("count", (tag, number), producer=producer)
     finally:
         client.close()
-
-
-def through(url: str, port: int) -> str:
-    """Return ``url`` on another loopback port."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=f"127.0.0.1:{port}"))
 
 
 @pytest.mark.parametrize("acks_late", [False, True], ids=["early", "late"])
