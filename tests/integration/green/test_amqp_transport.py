@@ -21,7 +21,7 @@ from amqp.exceptions import (
 from kombu.transport import pyamqp
 
 from hybrid.hubs.base import Hub
-from hybrid.transports.amqp.channel import _RECEIVE
+from hybrid.transports.amqp.consuming import _RECEIVE
 from hybrid.transports.amqp.message import Message
 
 InGreenlets = Callable[..., list[Any]]

@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections import deque
 from typing import Any, Callable
 
 from amqp import spec
@@ -39,6 +38,7 @@ from hybrid._rust import AmqpDelivery, AmqpError, AmqpReader
 from hybrid.hubs.parking import ParkingLot, copied
 from hybrid.transports.amqp.call import Call, Calls, Method
 from hybrid.transports.amqp.channel import Channel
+from hybrid.transports.amqp.inbox import Inbox
 from hybrid.transports.amqp.outbox import Collector, Outbox
 
 #: Bytes that are read at once.
@@ -82,7 +82,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         #: Whose answers and confirmations are still to be read.
         self._expected: set[Any] = set()
         #: What is for whoever drains events: deliveries, and what is to be called.
-        self._inbox: deque[AmqpDelivery | Callable[[], None]] = deque()
+        self._inbox = Inbox()
         #: Those who drain events while another greenlet reads.
         self._arrivals = ParkingLot(hub)
         #: Counts what has been read, but for heartbeats.
@@ -341,23 +341,11 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
 
     def forget(self, channel: Any, number: int) -> None:
         """Drop the deliveries of a channel that has ended: the broker makes them again."""
-        self._inbox = deque(
-            one
-            for one in self._inbox
-            if type(one) is not AmqpDelivery
-            or one.channel != number
-            or _tag(one) in channel.no_ack_consumers
-        )
+        self._inbox.drop(channel, number)
 
     def note_deliveries(self, channel: Any) -> None:
         """Let a channel know of what has come for it, before something later is acknowledged."""
-        for one in self._inbox:
-            if (
-                type(one) is AmqpDelivery
-                and one.channel == channel.channel_id
-                and _tag(one) not in channel.no_ack_consumers
-            ):
-                channel.epoch.window.delivered(one.delivery_tag)
+        self._inbox.note(channel)
 
     def handle_deliveries(self, channel: Any, consumer_tag: str) -> None:
         """Handle what has come for one consumer.
@@ -365,19 +353,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         Raises:
             Exception: What the consumer raises.
         """
-        self.note_deliveries(channel)
-        theirs: deque[AmqpDelivery] = deque()
-        others: deque[AmqpDelivery | Callable[[], None]] = deque()
-        for one in self._inbox:
-            if (
-                type(one) is AmqpDelivery
-                and one.channel == channel.channel_id
-                and _tag(one) == consumer_tag
-            ):
-                theirs.append(one)
-            else:
-                others.append(one)
-        self._inbox = others
+        self._inbox.note(channel)
+        theirs = self._inbox.take(channel, consumer_tag)
         try:
             while theirs:
                 channel.deliver(theirs.popleft())
@@ -409,7 +386,6 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
                     channel.deliver(one)
             else:
                 one()
-            inbox = self._inbox
         return True
 
     def _read(self, timeout: float | None) -> None:
@@ -529,10 +505,3 @@ def _close(transport: Any) -> None:
             # The end of TLS is said, and not waited for.
             transport.sock.settimeout(0)
         transport.close()
-
-
-def _tag(delivery: AmqpDelivery) -> str | None:
-    try:
-        return delivery.consumer_tag
-    except AmqpError:
-        return None  # whoever handles it will see

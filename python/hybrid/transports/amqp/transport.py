@@ -1,9 +1,10 @@
 """kombu's AMQP transport, handling many messages per read and per write.
 
 Options, TLS, most methods and all errors are py-amqp's. What is done otherwise: ``connection``
-reads for everybody, and ``outbox`` writes; ``channel`` settles and publishes, ``epoch`` is what
-belongs to one opening of it, ``call`` a method that the broker answers, ``confirms`` what it takes
-charge of, and ``message`` what it delivers.
+reads for everybody, what waits for whoever drains events is in its ``inbox``, and ``outbox``
+writes. A ``channel`` is four layers: ``calling``, ``settling``, ``consuming`` and ``publishing``;
+``epoch`` is what belongs to one opening of it, ``call`` a method that the broker answers,
+``confirms`` what it takes charge of, and ``message`` what it delivers.
 """
 
 from __future__ import annotations
