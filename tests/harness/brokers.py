@@ -118,6 +118,7 @@ class RabbitServer:
         eventually(lambda: _listens(self._epmd_port), f"epmd, see {self.epmd.log}")
         self.child = Child([str(RABBITMQ_SERVER)], log=folder / "rabbitmq.log", env=env)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        self.tls_url = f"amqps://guest:guest@127.0.0.1:{self.tls_port}//"
         try:
             eventually(self._answers, f"RabbitMQ, see {self.child.log}", within=90, every=0.1)
         except BaseException:

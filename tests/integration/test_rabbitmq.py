@@ -164,7 +164,7 @@ def test_a_task_is_acknowledged_before_it_starts(
 
 def test_tls(start_worker: StartWorker, rabbit: RabbitServer, journal: Journal) -> None:
     settings: dict[str, Any] = {
-        "broker_url": f"amqps://guest:guest@127.0.0.1:{rabbit.tls_port}//",
+        "broker_url": rabbit.tls_url,
         "broker_use_ssl": {"ca_certs": str(rabbit.certificate), "cert_reqs": 2},
     }
     worker = start_worker(concurrency=50, settings=settings)

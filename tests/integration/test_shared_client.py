@@ -19,7 +19,14 @@ def test_the_file_passes_on_the_hub(hub: str, path: Path, brokers: Brokers) -> N
         try:
             rabbit = brokers.rabbit
             control = json.dumps(rabbit.control_environment)
-            run_green(hub, path, AMQP_URL=rabbit.url, AMQP_CONTROL=control)
+            run_green(
+                hub,
+                path,
+                AMQP_URL=rabbit.url,
+                AMQPS_URL=rabbit.tls_url,
+                AMQPS_CERTIFICATE=str(rabbit.certificate),
+                AMQP_CONTROL=control,
+            )
         except MissingServerError as exc:
             pytest.skip(str(exc))
     else:

@@ -120,7 +120,7 @@ def broker_settings(request: pytest.FixtureRequest, rabbit: RabbitServer) -> dic
     if request.param == "amqp":
         return {}
     return {
-        "broker_url": f"amqps://guest:guest@127.0.0.1:{rabbit.tls_port}//",
+        "broker_url": rabbit.tls_url,
         "broker_use_ssl": {"ca_certs": str(rabbit.certificate), "cert_reqs": 2},
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import uuid
 from collections.abc import Iterator
 from typing import Any, Callable
@@ -27,6 +28,7 @@ from hybrid.transports.amqp.message import Message
 InGreenlets = Callable[..., list[Any]]
 
 OURS = "hybrid.transports.amqp:Transport"
+OURS_OVER_TLS = "hybrid.transports.amqp:SSLTransport"
 KOMBUS = "kombu.transport.pyamqp:Transport"
 
 
@@ -678,6 +680,23 @@ def test_a_declaration_that_differs_reaches_its_caller(
     with pytest.raises(PreconditionFailed):
         channel.queue_declare(queue, durable=True, auto_delete=False)
     assert channel.queue_declare(queue, passive=True).queue == queue
+
+
+def test_a_look_at_a_tls_socket_keeps_nobody_in_the_hub(hub: Hub) -> None:
+    others: list[str] = []
+    certificate = {"ca_certs": os.environ["AMQPS_CERTIFICATE"], "cert_reqs": ssl.CERT_REQUIRED}
+    with kombu.Connection(os.environ["AMQPS_URL"], transport=OURS_OVER_TLS, ssl=certificate) as tls:
+        opened = tls.connection
+        opened.sock.settimeout(30)
+        hub.call_soon(others.append, "turn")
+        opened.poll()
+        assert others == []
+        assert opened.sock.gettimeout() == 30
+        hub.sleep(0)
+        assert others == ["turn"]
+        hub.call_soon(others.append, "another")
+        opened.collect()
+        assert others == ["turn"]
 
 
 def test_what_is_read_of_kombu_and_py_amqp_is_there(connection: kombu.Connection) -> None:

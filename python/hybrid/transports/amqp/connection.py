@@ -451,12 +451,14 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
         sock = self._get_socket()
         transport = self._transport
         before = sock.gettimeout()
+        can_wait = timeout != 0 and self.hub.can_park()
         self._is_receiving = True
         try:
-            if timeout is not None:
+            if not can_wait:
+                # Not `settimeout(0)`: with that, eventlet's TLS sockets switch.
+                sock.setblocking(False)
+            elif timeout is not None:
                 sock.settimeout(timeout)
-            elif not self.hub.can_park():
-                sock.settimeout(0)
             data: bytes = sock.recv(READ_SIZE)
         except _WANTS_MORE:
             raise socket.timeout("timed out") from None
@@ -467,6 +469,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]
             raise
         finally:
             self._is_receiving = False
+            if not can_wait:
+                sock.setblocking(True)
             sock.settimeout(before)
             if self.reason is not None:  # that is why this has ended
                 _close(transport)
@@ -503,5 +507,5 @@ def _close(transport: Any) -> None:
     if transport is not None:
         if transport.sock is not None:
             # The end of TLS is said, and not waited for.
-            transport.sock.settimeout(0)
+            transport.sock.setblocking(False)
         transport.close()

@@ -58,10 +58,9 @@ class PublishingChannel(CallingChannel):
         self._look()
         if _PUBLISHING.are_intact():
             self._post(msg, exchange, routing_key, mandatory, immediate, argsig)
-            self._wait_until_sent(timeout)
         else:
             super().basic_publish(msg, exchange, routing_key, mandatory, immediate, timeout)
-            self._wait_until_sent(timeout)
+        self._wait_until_sent(timeout)
 
     basic_publish = _basic_publish
 
@@ -118,19 +117,7 @@ class PublishingChannel(CallingChannel):
             raise RecoverableConnectionError("basic_publish: connection closed")
         return connection
 
-    def _post(
-        self,
-        msg: Any,
-        exchange: str,
-        routing_key: str,
-        mandatory: bool,
-        immediate: bool,
-        argsig: str,
-    ) -> None:
-        self._connected()
-        self._post_message(self._encoded(msg, exchange, routing_key, mandatory, immediate, argsig))
-
-    def _post_message(self, data: bytes) -> None:
+    def _post_frames(self, data: bytes) -> None:
         self._connected().outbox.post(data)
         confirms = self.epoch.confirms
         if confirms is not None:
@@ -148,7 +135,7 @@ class PublishingChannel(CallingChannel):
         if self.owed is not None:
             self.pay_owed()
 
-    def _encoded(
+    def _post(
         self,
         msg: Any,
         exchange: str,
@@ -156,10 +143,10 @@ class PublishingChannel(CallingChannel):
         mandatory: bool,
         immediate: bool,
         argsig: str,
-    ) -> bytes:
-        connection = self.connection
+    ) -> None:
+        connection = self._connected()
         try:
-            return encode_publish(
+            data = encode_publish(
                 self.channel_id,
                 exchange,
                 routing_key,
@@ -171,10 +158,8 @@ class PublishingChannel(CallingChannel):
             )
         except (AmqpError, TypeError):
             args = dumps(argsig, (0, exchange, routing_key, mandatory, immediate))
-            encoded: bytes = connection.encode_frame(
-                1, self.channel_id, spec.Basic.Publish, args, msg
-            )
-            return encoded
+            data = connection.encode_frame(1, self.channel_id, spec.Basic.Publish, args, msg)
+        self._post_frames(data)
 
     def _wait_until_sent(self, timeout: float | None) -> None:
         connection = self._connected()
@@ -202,7 +187,7 @@ class PublishingChannel(CallingChannel):
             return super().send_method(sig, format, args, content, *rest, **kwargs)
         # By way of py-amqp's methods, as somebody has put something around them.
         data = self._connected().encode_frame(1, self.channel_id, sig, dumps(format, args), content)
-        self._post_message(data)
+        self._post_frames(data)
         return None
 
     # -- confirmations
