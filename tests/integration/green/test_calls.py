@@ -226,3 +226,20 @@ def test_a_lost_connection_is_tried_again(ours: Celery, plain: redis.Redis) -> N
             plain.client_kill_filter(_id=entry["id"])
     add.apply_async(ignore_result=True)
     assert plain.llen("celery") == 2
+
+
+def test_a_call_that_fails_costs_nobody_else_a_producer(
+    ours: Celery, plain: redis.Redis, in_greenlets: InGreenlets
+) -> None:
+    add = ours.tasks["tests.add"]
+    plain.set("other", "not a list")
+    queues = ("celery", "celery", "other")
+
+    def call(number: int) -> None:
+        with ours.producer_pool.acquire(block=True):
+            add.apply_async(queue=queues[number % 3], retry=False, ignore_result=True)
+
+    outcomes = in_greenlets(call, 300)
+    import collections; print(collections.Counter(repr(o)[:300] for o in outcomes))
+    assert sum(outcome is None for outcome in outcomes) == 200
+    assert (ours.amqp.producer_pool.holders, ours.pool.holders) == (0, 0)

@@ -31,6 +31,16 @@ class Places(Resource):  # type: ignore[misc]
     #: Other pools: who holds a place in one of these is not kept waiting here either.
     peers: tuple[Places, ...] = ()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: How many places each greenlet holds that holds any.
+        self._held: dict[int, int] = {}
+
+    @property
+    def holders(self) -> int:
+        """How many greenlets hold places."""
+        return len(self._held)
+
     def acquire(self, block: bool = False, timeout: float | None = None) -> Any:
         """Take a place; the arguments are kombu's.
 
@@ -44,12 +54,13 @@ class Places(Resource):  # type: ignore[misc]
             self._resource.put_nowait(self.new())
             block = False
         resource = super().acquire(block, timeout)
-        resource.holder = threading.get_ident()
+        resource.holder = holder = threading.get_ident()
+        self._held[holder] = self._held.get(holder, 0) + 1
         return resource
 
     def release(self, resource: Any) -> None:
         """Take a place back, or close it if it was beyond the limit."""
-        resource.holder = None
+        self._let_go(resource)
         if not self.limit or not self.is_beyond_limit(resource):
             super().release(resource)
         elif resource in self._dirty:
@@ -58,6 +69,7 @@ class Places(Resource):  # type: ignore[misc]
 
     def replace(self, resource: Any) -> None:
         """Close what somebody was ended with. Its place remains, whatever comes of that."""
+        self._let_go(resource)
         try:
             super().replace(resource)
         except BaseException:
@@ -65,6 +77,11 @@ class Places(Resource):  # type: ignore[misc]
             if self.limit:
                 self._resource.put_nowait(lazy(self.new))
             raise
+
+    def force_close_all(self, *args: Any, **kwargs: Any) -> None:
+        """Close all resources, also those in use; the arguments are kombu's."""
+        self._held.clear()
+        super().force_close_all(*args, **kwargs)
 
     def is_beyond_limit(self, resource: Any) -> bool:
         """Tell whether there are enough places without that of ``resource``."""
@@ -77,11 +94,17 @@ class Places(Resource):  # type: ignore[misc]
         Who holds a place is, since others may wait for that one.
         """
         caller = threading.get_ident()
-        held = 0
-        for pool in (self, *self.peers):
-            for resource in tuple(pool._dirty):
-                held += getattr(resource, "holder", None) == caller
+        held = sum(pool._held.get(caller, 0) for pool in (self, *self.peers))
         return 0 < held < NESTED
+
+    def _let_go(self, resource: Any) -> None:
+        """Take note that nobody holds ``resource`` any more."""
+        holder, resource.holder = getattr(resource, "holder", None), None
+        held = self._held.get(holder, 0)
+        if held > 1:
+            self._held[holder] = held - 1
+        elif held:
+            del self._held[holder]
 
 
 class ConnectionPool(KombuConnectionPool, Places):  # type: ignore[misc]

@@ -142,10 +142,15 @@ class ReadyProducerPool(ProducerPool):
         return not block or super()._is_lent(block)
 
     def release(self, resource: Any) -> None:
-        """Take back a producer; one that has no connection any more is made ready by the next."""
-        is_ready = resource.__connection__ is not None and resource._channel is not None
+        """Take back a producer; one that has no connection any more is made ready by the next.
+
+        Whoever was ended while it had the producer, or was told of an error, has closed it.
+        """
+        channel = resource._channel  # or a promise of one
+        has_channel = channel is not None and not getattr(channel, "closed", False)
+        is_ready = has_channel and resource.__connection__ is not None
         if self.limit and is_ready and not self.is_beyond_limit(resource):
-            resource.holder = None
+            self._let_go(resource)
             Resource.release(self, resource)
         else:
             super().release(resource)
