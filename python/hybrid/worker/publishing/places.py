@@ -99,12 +99,12 @@ class Places(Resource):  # type: ignore[misc]
 
     def _let_go(self, resource: Any) -> None:
         """Take note that nobody holds ``resource`` any more."""
-        holder, resource.holder = getattr(resource, "holder", None), None
-        held = self._held.get(holder, 0)
-        if held > 1:
-            self._held[holder] = held - 1
-        elif held:
-            del self._held[holder]
+        holder: int | None = getattr(resource, "holder", None)
+        resource.holder = None
+        if holder is not None and holder in self._held:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
 
 
 class ConnectionPool(KombuConnectionPool, Places):  # type: ignore[misc]
