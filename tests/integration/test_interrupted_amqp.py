@@ -109,8 +109,8 @@ def counts(rabbit: RabbitServer) -> tuple[int, int]:
 
 def count_greenlets(worker: Worker) -> int:
     """Count the greenlets of a worker but for its slots, which come and go."""
-    stats = worker.client.control.inspect(timeout=10).stats()[worker.node]
-    return int(ask_once(worker, "count_greenlets")) - int(stats["pool"]["slots"])
+    slots = worker.inspect().stats()["pool"]["slots"]
+    return int(ask_once(worker, "count_greenlets")) - int(slots)
 
 
 def test_each_task_gets_its_own_answers_though_others_are_ended(
@@ -146,10 +146,15 @@ def test_each_task_gets_its_own_answers_though_others_are_ended(
 
 
 def take_all(channel: amqp.Channel, queue: str) -> Counter[Any]:
-    found: Counter[Any] = Counter()
-    while (message := channel.basic_get(queue, no_ack=True)) is not None:
-        found[json.loads(message.body)] += 1
-    return found
+    found: list[Any] = []
+    count = channel.queue_declare(queue, passive=True).message_count
+    tag = channel.basic_consume(
+        queue, no_ack=True, callback=lambda message: found.append(json.loads(message.body))
+    )
+    while len(found) < count:
+        channel.connection.drain_events(timeout=10)
+    channel.basic_cancel(tag)
+    return Counter(found)
 
 
 def test_publishers_are_told_the_truth_though_others_are_ended(
@@ -210,10 +215,11 @@ def test_all_who_wait_are_told_when_the_broker_closes_the_connections(
     works(worker)
     greenlets = ask_once(worker, "count_greenlets")
     before = counts(rabbit)
-    publishing = worker.flood("publish_confirmed", [(number, 2000) for number in range(20)])
+    publishing = worker.flood("publish_confirmed", [(number, 10**6) for number in range(20)])
     asking = worker.flood("ask", [(0,)] * 20, soft_time_limit=6, time_limit=30)
     for _ in range(3):
         rabbit.control("close_all_connections", "maintenance")
+    ask_once(worker, "end_publishing")
     outcomes = worker.wait_outcomes([*publishing, *asking], within=60)
     assert {outcomes[task_id]["result"] for task_id in publishing} == {"done"}
     told = ask_once(worker, "read_interrupted")

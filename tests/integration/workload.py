@@ -465,6 +465,7 @@ def ask(number: int) -> str:
 
 #: Numbers that the broker has confirmed, and the errors of others.
 _published: dict[str, list[Any]] = {"confirmed": [], "errors": []}
+_is_enough = threading.Event()
 
 
 @app.task(name="publish_confirmed", bind=True)
@@ -480,6 +481,8 @@ def publish_confirmed(self: Task, number: int, times: int, exchange: str = "") -
         target = {"routing_key": f"{app.conf.task_default_queue}.published"}
     try:
         for message in range(number * times, (number + 1) * times):
+            if _is_enough.is_set():
+                break
             try:
                 with app.amqp.producer_pool.acquire(block=True) as producer:
                     producer.publish(message, **target)
@@ -491,6 +494,12 @@ def publish_confirmed(self: Task, number: int, times: int, exchange: str = "") -
     except SoftTimeLimitExceeded:
         return "ended"
     return "done"
+
+
+@app.task(name="end_publishing")
+def end_publishing() -> None:
+    """Let those who publish be done, however many numbers they have left."""
+    _is_enough.set()
 
 
 @app.task(name="read_interrupted")

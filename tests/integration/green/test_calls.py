@@ -240,6 +240,5 @@ def test_a_call_that_fails_costs_nobody_else_a_producer(
             add.apply_async(queue=queues[number % 3], retry=False, ignore_result=True)
 
     outcomes = in_greenlets(call, 300)
-    import collections; print(collections.Counter(repr(o)[:300] for o in outcomes))
     assert sum(outcome is None for outcome in outcomes) == 200
     assert (ours.amqp.producer_pool.holders, ours.pool.holders) == (0, 0)
