@@ -104,6 +104,11 @@ test-matrix: brokers ## Run the Python tests against each minor release of Celer
 	  $(MAKE) test-python VENV=.venv-celery5$$minor CELERY="celery==5.$$minor.*" || exit 1; \
 	done
 
+.PHONY: test-oldest
+test-oldest: brokers ## Run the conformance tests of our pools on the oldest Celery
+	$(MAKE) test-python VENV=.venv-celery54 CELERY='celery==5.4.*' \
+	  ARGS='tests/conformance --pools hybrid.gevent,hybrid.eventlet $(ARGS)'
+
 .PHONY: lint
 lint: $(VENV)/.lint ## Check formats, lints, types, stubs, docs and import contracts
 	cargo fmt --all --check
