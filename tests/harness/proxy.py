@@ -48,14 +48,14 @@ class Link:
     def _on_sent(self, data: bytes) -> bool:
         self.last_sent = data
         self._proxy._on_sent(self, data)
-        return True
+        return not self._proxy.is_dead
 
     def _on_reply(self, data: bytes) -> bool:
         if self.is_doomed:
             self._proxy._on_cut()
             self.cut()
             return False
-        return self._proxy._on_reply(self, data)
+        return not self._proxy.is_dead and self._proxy._on_reply(self, data)
 
     def end(self) -> None:
         """Close both sides when both have said that nothing follows."""
@@ -146,6 +146,8 @@ class Proxy:
         self._held: list[tuple[Link, bytes]] = []
         #: Whether new connections are closed at once.
         self.is_refusing = False
+        #: Whether nothing gets through any more, and nobody is told, as when a host is gone.
+        self.is_dead = False
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def _accept(self) -> None:
