@@ -43,6 +43,11 @@ SIGNALS_ENDING = Patch(
     since="0.1",
     is_new=True,
 )
+RESTART = Patch(
+    "celery.apps.worker._reload_current_worker",
+    "SIGHUP starts what was started, also `python -m celery`, and --statedb is written before",
+    since="0.1",
+)
 CONSUMER = Patch(
     "celery.apps.worker.Worker().consumer_cls",
     "our consumer takes messages and starts tasks many at a time",

@@ -17,7 +17,9 @@ from weakref import WeakSet
 
 from celery import concurrency, platforms, signals
 from celery.app.backends import BACKEND_ALIASES
+from celery.apps import worker as celery_worker
 from celery.exceptions import ImproperlyConfigured
+from celery.platforms import EX_FAILURE
 from celery.utils.log import get_logger
 from kombu import pools as kombu_pools
 from kombu import transport as kombu_transport
@@ -98,8 +100,22 @@ def _on_worker(sender: Any, **_: Any) -> None:
     if not isinstance(platforms.signals, _GreenSignals):
         celery_patches.SIGNALS.specialise(platforms.signals, _GreenSignals)
     celery_patches.SIGNALS_ENDING.replace(platforms.signals, _Ending(sender))
+    celery_patches.RESTART.replace(celery_worker, partial(_start_again, sender))
     app = sender.app
     hubs.on_fork(lambda: _forget(app))
+
+
+def _start_again(worker: Any) -> None:
+    """Become what was started, after SIGHUP. Called at the exit of the process.
+
+    Celery runs ``sys.argv`` as a script, which ``python -m celery`` is not, and what else is to be
+    called at the exit never is: the state of ``--statedb`` is not written.
+    """
+    persistence = getattr(worker, "_persistence", None)
+    if persistence is not None:
+        persistence.save()
+    platforms.close_open_fds([sys.__stdin__, sys.__stdout__, sys.__stderr__])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 #: What a child has of its parent's, and does not end.
@@ -125,7 +141,7 @@ def _forget(app: Any) -> None:
     # by the next fork, and that is ours.
     app._after_fork()
     app._backend_cache, app._local = None, threading.local()
-    for number in (*_GreenSignals.ENDING, signal.SIGHUP):
+    for number in _GreenSignals.ENDING:
         handler = signal.getsignal(number)
         if str(getattr(handler, "__module__", "")).partition(".")[0] in ("celery", "hybrid"):
             with suppress(ValueError):  # not in the main thread
@@ -151,13 +167,21 @@ def _on_logging(instance: Any, **_: Any) -> None:
 
 
 class _Ending:
-    """What is known of the end of a worker: its greenlet, and the cold shutdown that goes on."""
+    """What is known of the end of a worker: its greenlet, and the shutdowns that go on."""
 
     def __init__(self, worker: Any) -> None:
         #: The worker that the handlers belong to, and the greenlet that runs it.
         self.worker = worker
         self.greenlet: Greenlet | None = None
         self.cold: ColdShutdown | None = None
+
+    def watch(self) -> None:
+        """See to it that no silent broker holds the worker up. Runs in the hub."""
+        consumer = getattr(self.worker, "consumer", None)
+        # A consumer of the user's own may be Celery's.
+        end_in_time = getattr(consumer, "end_in_time", None)
+        if end_in_time is not None:
+            end_in_time(self.greenlet)
 
 
 class _GreenSignals(platforms.Signals):  # type: ignore[misc]
@@ -167,7 +191,7 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
     handlers for a soft or cold shutdown wait, and nothing may wait in the hub.
     """
 
-    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
+    ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP})
 
     ending: _Ending
 
@@ -188,12 +212,17 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
                 signal.signal(args[0], signal.SIG_DFL)
                 os.kill(os.getpid(), args[0])
                 return
-            hub = self.ending.worker.pool.hub
+            worker = self.ending.worker
+            hub = worker.pool.hub
             run = partial(_say_and_do, handler, *args)
+            if args[0] == signal.SIGINT:
+                # Celery's handler for the second one forgets it if nobody has looked in between.
+                worker.exitcode = EX_FAILURE
             if is_cold:
                 hub.call_soon_threadsafe(self._end, run)
             else:
                 hub.call_soon_threadsafe(hub.spawn, run)
+                hub.call_soon_threadsafe(self.ending.watch)
 
         return run_in_greenlet
 
@@ -204,6 +233,7 @@ class _GreenSignals(platforms.Signals):  # type: ignore[misc]
             assert ending.greenlet is not None  # it has set the handlers
             ending.cold = ColdShutdown(ending.worker, ending.greenlet, run)
             ending.cold.start()
+            ending.watch()
         elif ending.cold.is_waiting:
             # Celery has not changed its handlers yet, so this one is the same.
             ending.cold.hurry()

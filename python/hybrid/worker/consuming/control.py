@@ -19,6 +19,8 @@ logger = get_logger("celery.worker.pidbox")
 
 #: Seconds before the next connection.
 RECONNECT_WAIT = 1.0
+#: Seconds for which its end is waited for; its own connection may be to a broker that is silent.
+END_WAIT = 3.0
 
 
 class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
@@ -26,6 +28,8 @@ class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
 
     #: Stands for one start, until the next stop.
     _run: object = None
+    _node_shutdown: Any
+    _node_stopped: Any
 
     def start(self, c: Any) -> None:
         """Answer commands from now on, in a greenlet of its own."""
@@ -33,9 +37,13 @@ class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
         super().start(c)
 
     def on_stop(self) -> None:
-        """Have that greenlet end, and wait for it."""
+        """Have that greenlet end, and wait for it, but not for ever."""
         self._run = None
-        super().on_stop()
+        stopped, self._node_stopped = self._node_stopped, None
+        if stopped is not None:
+            self._node_shutdown.set()
+            stopped.wait(END_WAIT)
+            self._node_shutdown = None
 
     def loop(self, c: Any) -> None:
         """Answer commands until it is stopped."""
