@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Callable
 
 import pytest
 from harness.journal import Journal
+from harness.waiting import eventually
 from harness.worker import CELERY, StartWorker
 
 
@@ -66,3 +68,27 @@ def test_a_warm_shutdown_drains_what_runs_and_leaves_the_backlog(
     again.stop()
     assert len(journal.entries("backlog", "woke")) == 40
     assert len(journal.entries("nap", "woke")) == 10
+
+
+def test_a_warm_shutdown_may_outlast_the_heartbeats(
+    start_worker: StartWorker, journal: Journal, broker: str
+) -> None:
+    if broker == "redis":
+        pytest.skip("Redis has no heartbeats")
+    worker = start_worker(settings={"broker_heartbeat": 2})
+    worker.flood("late_nap", [("nap", 9)] * 3)
+    journal.wait_for("nap", "napping", times=3)
+    worker.terminate()
+    assert worker.wait_exit(within=25) == 0
+    assert worker.space.queue().ready() == 0
+    assert len(journal.entries("nap", "woke")) == 3
+
+
+def test_sighup_starts_again_what_was_started(start_worker: StartWorker, journal: Journal) -> None:
+    worker = start_worker()
+    worker.child.send_signal(signal.SIGHUP)
+    eventually(lambda: worker.output.count(" ready.") == 2, "the worker to be ready again", 30)
+    worker.flood("count", [("after", 1)])
+    journal.wait_for("after", "ran")
+    worker.terminate()
+    assert worker.wait_exit(within=15) == 0

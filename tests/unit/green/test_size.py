@@ -246,7 +246,13 @@ def test_growing_a_little_while_more_jobs_run_than_the_limit_loses_no_job(
 # -- room
 
 
-def test_wait_for_room_lets_the_backlog_shrink(
+def wait_for_room(pool: Any, per_slot: int) -> None:
+    """Wait as the consumer's loop does."""
+    while pool.room(per_slot) <= 0:
+        pool.wait_for_progress(60)
+
+
+def test_waiting_for_room_lets_the_backlog_shrink(
     make_pool: Any, apply: Any, until: Any, hub: Hub
 ) -> None:
     pool = make_pool(2)
@@ -257,7 +263,7 @@ def test_wait_for_room_lets_the_backlog_shrink(
     def produce() -> None:
         for number in range(20):
             outcomes.append(apply(pool, gate.wait))
-            pool.wait_for_room(2)
+            wait_for_room(pool, 2)
             passed.append(number)
 
     hub.spawn(produce)
@@ -278,7 +284,7 @@ def test_whoever_waits_for_room_goes_on_when_there_is_some(
     passed: list[int] = []
     for _ in range(5):
         apply(pool, gate.wait)
-    hub.spawn(lambda: (pool.wait_for_room(1), passed.append(1)))
+    hub.spawn(lambda: (wait_for_room(pool, 1), passed.append(1)))
     turns()
     assert not passed
     {"flush": pool.flush, "grow": lambda: pool.grow(9), "close": pool.close}[how]()
@@ -304,7 +310,7 @@ def test_waiting_for_progress_in_vain_leaves_no_greenlet_behind(make_pool: Any, 
 
 
 def test_with_room_there_is_no_wait(make_pool: Any) -> None:
-    make_pool(1).wait_for_room(1)
+    wait_for_room(make_pool(1), 1)
 
 
 # -- stopping

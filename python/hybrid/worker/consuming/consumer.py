@@ -17,13 +17,15 @@ from celery.utils.log import get_logger
 from celery.worker import consumer
 from celery.worker import request as celery_request
 from celery.worker import state as worker_state
+from kombu.common import ignore_errors
 from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
 from hybrid.backends import sharing
+from hybrid.hubs.base import Greenlet
 from hybrid.transports import amqp, redis
 from hybrid.transports.redis.qos import QoS
-from hybrid.worker import settings
+from hybrid.worker import settings, shutdown
 from hybrid.worker.consuming import reading, request, strategy
 from hybrid.worker.consuming.held import DueLine
 from hybrid.worker.consuming.loop import greenloop
@@ -74,6 +76,13 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             for step in consumer.Consumer.Blueprint.default_steps
         )
 
+        def shutdown(self, parent: Any) -> None:
+            """Shut all steps down: one that its broker does not answer keeps no other from it."""
+            for step in reversed([step for step in parent.steps if step]):
+                shut_down = getattr(step, "shutdown", None)
+                if shut_down is not None:
+                    ignore_errors(parent, shut_down, parent)
+
     def __init__(self, on_task_request: Callable[[Any], None], **kwargs: Any) -> None:
         def run_or_refuse(request: Any) -> None:
             # Also called by the timer, for tasks with an ETA or a rate limit: it logs an error of
@@ -93,6 +102,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.due_line = DueLine(self.pool)
         #: Whether a loop performs what `call_soon` is given.
         self.is_looping = False
+        self._is_ending = False
         self._event_buffer: events.Buffer | None = None
         #: The record of the messages in flight, of this connection or the one before it.
         self._record: QoS | None = None
@@ -112,6 +122,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("gc", collector.relax)
         self._turn_on("logs", self._gather_lines)
         super().start()
+
+    def end_in_time(self, greenlet: Greenlet) -> None:
+        """See to it from now on that no silent broker holds up the end of the worker.
+
+        Args:
+            greenlet: The one that runs the worker.
+        """
+        if not self._is_ending:
+            self._is_ending = True
+            shutdown.end_in_time(self.controller, greenlet)
+
+    def stop(self) -> None:
+        """Consume no more, as the worker ends."""
+        self.end_in_time(self.pool.hub.current())
+        super().stop()
 
     def on_close(self) -> None:
         """Forget what has not started: its messages go back to the broker."""
@@ -182,6 +207,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             return None
         if getattr(self.app.conf, "worker_disable_prefetch", False):
             channel.qos.room = self._free_places
+        elif not self.initial_prefetch_count:
+            channel.qos.room = self.room
         if isinstance(channel.qos, QoS):
             channel.qos.held_by_jobs = self._held_by_jobs
             before, self._record = self._record, channel.qos
@@ -189,6 +216,45 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 channel.qos.succeed(before)
         channel.start_popping()
         return lambda: channel.declined or True
+
+    def add_task_queue(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        exchange_type: str | None = None,
+        routing_key: str | None = None,
+        **options: Any,
+    ) -> None:
+        """Consume from one more queue, unless the broker refuses it.
+
+        It is declared on a channel of its own first: AMQP has a broker that refuses something close
+        the channel, and the one of the consumer has the messages of all tasks.
+        """
+        if isinstance(self.task_consumer.channel, amqp.Channel):
+            queues = self.app.amqp.queues
+            is_new = queue not in queues
+            if is_new:
+                queues.select_add(
+                    queue,
+                    exchange=exchange or queue,
+                    exchange_type=exchange_type or "direct",
+                    routing_key=routing_key,
+                    **options,
+                )
+            try:
+                with self.connection.channel() as channel:
+                    queues[queue](channel).declare()
+            except self.channel_errors as exc:
+                logger.error("Cannot consume from %s: the broker refuses it (%s)", queue, exc)
+                if is_new:
+                    queues.deselect(queue)
+                    queues.pop(queue)
+                return
+        super().add_task_queue(queue, exchange, exchange_type, routing_key, **options)
+
+    def room(self) -> int:
+        """Return how many more messages to take, where the broker sends all it has."""
+        return int(self.pool.room(BACKLOG_PER_SLOT))
 
     def _free_places(self) -> int:
         # Celery's own rule for this setting.
@@ -219,15 +285,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Return Celery's handler for messages.
 
-        The pool takes any number of jobs. Where the broker sends all it has, it is this handler
-        that waits, as the stock pools do.
+        The pool takes any number of jobs. Where the broker sends all it has, the loop takes no
+        more while too many of them wait; in here, nothing else could go on meanwhile.
         """
         if not hasattr(super(), "call_soon_ack"):
             kwargs.setdefault("promise", _promise_now)
         celerys_handler: Callable[[Any], None] = super().create_task_handler(*args, **kwargs)
         strategies = self.strategies
         callbacks = self.on_task_message
-        self.prefetch = prefetch = Prefetch(self.qos, self.task_consumer.channel)
+        self.prefetch = Prefetch(self.qos, self.task_consumer.channel)
 
         def on_task_received(message: Any) -> None:
             try:
@@ -264,8 +330,6 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 if fault is None:
                     raise
                 self._refuse(message, fault)
-            if prefetch.is_unlimited:
-                self.pool.wait_for_room(BACKLOG_PER_SLOT)
 
         return receive_or_refuse
 

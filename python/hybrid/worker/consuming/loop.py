@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from time import monotonic
 from typing import Any
 
 from celery import bootsteps
@@ -62,7 +63,11 @@ def greenloop(
             wait = prefetch.pass_on(MESSAGE_WAIT)
             try:
                 consumer.perform_pending_operations()
-                if is_virtual:
+                if prefetch.is_unlimited and consumer.room() <= 0:
+                    # Not read meanwhile: the broker is held up, as it is by the stock pools.
+                    consumer.pool.wait_for_progress(CREDIT_WAIT)
+                    heartbeats.forgive()
+                elif is_virtual:
                     _drain_with_credit(consumer, connection)
                 else:
                     connection.drain_events(timeout=wait)
@@ -98,13 +103,20 @@ class _Looping:
 
 
 class _Heartbeats:
-    """The heartbeats of the two connections of a consumer, by the timer, while the loop runs."""
+    """The heartbeats of the two connections of a consumer, by the timer, until they are not needed.
+
+    That is while the loop runs and, when the worker ends, until its tasks have ended.
+    """
 
     def __init__(self, consumer: Any, connection: Any, rate: float) -> None:
         self._consumer = consumer
         self._connection = connection
         self._rate = rate
         self._entries: list[Any] = []
+        #: The one that reads the event connection.
+        self._reading: Any = None
+        #: When the connection was last left unread on purpose.
+        self._unread_at = float("-inf")
         #: What has broken a connection.
         self.error: Exception | None = None
 
@@ -114,11 +126,17 @@ class _Heartbeats:
         events = dispatcher.connection if dispatcher else None
         interval = self._beat(events)
         if interval:
-            self._repeat(interval / READS_PER_HEARTBEAT, self._read_events)
+            self._reading = self._repeat(interval / READS_PER_HEARTBEAT, self._read_events)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for entry in self._entries:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not issubclass(kind, Exception):
+            # The worker ends. The broker has to bear with it until the tasks have ended, whose
+            # messages are acknowledged on this connection; the timer ends before that is closed.
+            entries = [self._reading] if self._reading is not None else []
+        else:
+            entries = self._entries
+        for entry in entries:
             self._consumer.timer.cancel(entry)
 
     def _beat(self, connection: Any) -> float:
@@ -127,17 +145,24 @@ class _Heartbeats:
             return 0
         interval = float(connection.get_heartbeat_interval() or 0)
         if interval:
-            self._repeat(interval / self._rate, self._check_heartbeat, connection)
+            self._repeat(interval / self._rate, self._check_heartbeat, connection, interval)
         return interval
 
-    def _repeat(self, seconds: float, function: Any, *args: Any) -> None:
-        self._entries.append(self._consumer.timer.call_repeatedly(seconds, function, args))
+    def _repeat(self, seconds: float, function: Any, *args: Any) -> Any:
+        entry = self._consumer.timer.call_repeatedly(seconds, function, args)
+        self._entries.append(entry)
+        return entry
 
-    def _check_heartbeat(self, connection: Any) -> None:
+    def forgive(self) -> None:
+        """Take note that nothing has been read, so that no heartbeat can have been noticed."""
+        self._unread_at = monotonic()
+
+    def _check_heartbeat(self, connection: Any, interval: float) -> None:
         try:
             connection.heartbeat_check(self._rate)
         except Exception as exc:
-            self.error = exc
+            if monotonic() - self._unread_at > interval or isinstance(exc, OSError):
+                self.error = exc
 
     def _read_events(self) -> None:
         """Read what has arrived on the event connection, without waiting for more."""

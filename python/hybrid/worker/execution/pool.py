@@ -185,13 +185,10 @@ class TaskPool(BasePool):  # type: ignore[misc]
         """The jobs that go on whatever happens: they are or have been announced, or have a slot."""
         return [*self._announcer.jobs, *self._ready, *self._with_slot]
 
-    def wait_for_room(self, per_slot: int) -> None:
-        """Wait while more than ``per_slot`` jobs are waiting for each that can run.
-
-        Blocks the calling greenlet, so never call it in the hub.
-        """
-        while len(self._backlog) > per_slot * max(self.limit, 1):
-            self._progress.park()
+    def room(self, per_slot: int) -> int:
+        """Return how many more jobs may come before ``per_slot`` wait for each that can run."""
+        most: int = per_slot * max(self.limit, 1)
+        return most + 1 - len(self._backlog)
 
     @property
     def is_supplied(self) -> bool:
