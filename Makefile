@@ -87,6 +87,10 @@ test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at onc
 test-storms: $(VENV)/.test brokers ## Run storms of interrupted tasks and lost connections, on five seeds (again: what has not passed)
 	$(BIN)/python -m pytest tests/storms --records storm-records $(ARGS)
 
+.PHONY: test-signals
+test-signals: $(VENV)/.test brokers ## End workers in all ways and states, every two of them meeting (ALL=1 for all 648 cells; again: what has not passed)
+	$(BIN)/python -m pytest tests/signals --signal-records signal-records $(if $(ALL),--all-signals) $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.test brokers ## Run heartbeats and a storm of commands, 20 minutes in all (ARGS='--minutes 1' for less)
 	$(BIN)/python -m pytest tests/soak --capture no $(ARGS)

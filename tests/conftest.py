@@ -68,7 +68,7 @@ def _is_for_brokers(item: pytest.Item) -> bool:
     folder = Path(__file__).parent
     return any(
         folder / name in item.path.parents
-        for name in ("conformance", "integration", "soak", "storms")
+        for name in ("conformance", "integration", "signals", "soak", "storms")
     )
 
 

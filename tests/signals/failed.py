@@ -1,0 +1,48 @@
+"""Cells that failed before shutdowns were looked at together; they are for every run."""
+
+from __future__ import annotations
+
+from matrix import Cell
+
+FAILED = [
+    Cell("REMAP_SIGTERM", "half-open", 0, "redis", "gevent"),
+    Cell("HUP", "half-open", 0, "redis", "gevent"),
+    Cell("INT", "half-open", 0, "redis", "gevent"),
+    Cell("TERM QUIT", "half-open", 4, "redis", "gevent"),
+    Cell("soft", "half-open", 0, "rabbitmq", "eventlet"),
+    Cell("TERM", "half-open", 0, "redis", "gevent"),
+    Cell("INT INT", "full", 4, "rabbitmq", "gevent"),
+    Cell("soft", "waiting", 1, "redis", "gevent"),
+    Cell("TERM QUIT", "full", 0, "redis", "gevent"),
+    Cell("HUP", "full", 0, "redis", "gevent"),
+    Cell("TERM QUIT", "busy", 0, "redis", "gevent"),
+    Cell("INT INT", "waiting", 0, "redis", "gevent"),
+    Cell("HUP", "starting", 0, "rabbitmq", "eventlet"),
+    Cell("HUP", "waiting", 0, "redis", "gevent"),
+    Cell("QUIT", "waiting", 0, "rabbitmq", "eventlet"),
+    Cell("TERM QUIT", "waiting", 0, "redis", "gevent"),
+    Cell("INT INT", "busy", 1, "redis", "eventlet"),
+    Cell("TERM QUIT", "starting", 1, "rabbitmq", "eventlet"),
+    Cell("HUP", "idle", 4, "redis", "gevent"),
+    Cell("REMAP_SIGTERM", "waiting", 0, "redis", "gevent"),
+    Cell("HUP", "busy", 1, "redis", "gevent"),
+    Cell("TERM QUIT", "full", 0, "rabbitmq", "eventlet"),
+    Cell("HUP", "full", 1, "redis", "gevent"),
+    Cell("soft", "waiting", 4, "redis", "gevent"),
+    Cell("HUP", "waiting", 4, "redis", "eventlet"),
+    Cell("INT INT", "waiting", 0, "rabbitmq", "eventlet"),
+    Cell("QUIT", "waiting", 1, "redis", "eventlet"),
+    Cell("INT INT", "full", 4, "rabbitmq", "eventlet"),
+    Cell("HUP", "starting", 1, "redis", "eventlet"),
+    Cell("HUP", "busy", 4, "rabbitmq", "eventlet"),
+    Cell("INT INT", "busy", 0, "redis", "eventlet"),
+    Cell("REMAP_SIGTERM", "waiting", 4, "redis", "gevent"),
+    Cell("TERM QUIT", "waiting", 1, "rabbitmq", "gevent"),
+    Cell("TERM QUIT", "busy", 4, "redis", "eventlet"),
+    Cell("INT INT", "full", 1, "rabbitmq", "gevent"),
+    Cell("INT INT", "waiting", 4, "rabbitmq", "eventlet"),
+    Cell("TERM QUIT", "busy", 1, "redis", "gevent"),
+    Cell("TERM QUIT", "full", 4, "redis", "eventlet"),
+    Cell("TERM QUIT", "waiting", 0, "rabbitmq", "gevent"),
+    Cell("QUIT", "waiting", 1, "rabbitmq", "eventlet"),
+]
