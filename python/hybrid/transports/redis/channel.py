@@ -41,6 +41,7 @@ from hybrid.transports.redis.ledger import (
     restore_unanswered,
     unique_time,
 )
+from hybrid.transports.redis.prefixed import PrefixedRedis, literal
 from hybrid.transports.redis.qos import QoS
 
 logger = get_logger("kombu.transport.redis")
@@ -167,6 +168,21 @@ class Channel(redis.Channel):  # type: ignore[misc]
             )
             self._multiplexed = self._shared(hub, make, self.global_keyprefix)
         return self._multiplexed
+
+    def _get_client(self) -> Any:
+        client = super()._get_client()
+        if self.global_keyprefix:
+            return partial(PrefixedRedis, global_keyprefix=self.global_keyprefix)
+        return client
+
+    def _get_subscribe_topic(self, queue: str) -> str:
+        exchange, _ = self._fanout_queues[queue]
+        name = self._get_publish_topic(exchange, "")
+        topic: str = super()._get_subscribe_topic(queue)
+        return literal(name) + topic[len(name) :]  # a pattern begins with the routing key
+
+    def _get_subscribe_topics(self, queue: str) -> list[str]:
+        return [self._get_subscribe_topic(queue)]
 
     def _shared(
         self,
