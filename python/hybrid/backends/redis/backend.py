@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from celery.backends import redis
@@ -183,7 +183,7 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
         # Celery puts these two into a transaction. Whoever is told of the result finds it anyway.
         commands: list[Command] = [(store, {}), (("PUBLISH", key, value), {})]
         try:
-            replies = client.run(commands, is_transaction=False)
+            replies = client.show(commands, partial(client.run, commands, is_transaction=False))
         except self.connection_errors:
             return self._set_as_celery(key, value, expires)
         for reply in replies:

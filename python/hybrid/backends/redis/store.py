@@ -95,6 +95,13 @@ class Store:
         Raises:
             redis.RedisError: The script is refused, or the connection failed.
         """
+        if not self._client.is_seen:
+            return self._put(result)
+        # Its own part of the group is shown to whoever looks.
+        command = ("EVALSHA", _SHA, 1, result.key, result.value, result.expires)
+        return bool(self._client.show([(command, {})], partial(self._put, result)))
+
+    def _put(self, result: Result) -> bool:
         client = self._client
         client.admit()
         place = Place(client.hub)

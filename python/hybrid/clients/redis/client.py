@@ -24,7 +24,7 @@ from hybrid.clients.redis.call import Call, Command
 from hybrid.clients.redis.connector import Connector
 from hybrid.clients.redis.pipeline import MultiplexedPipeline
 from hybrid.clients.redis.session import Session
-from hybrid.hubs.base import Hub
+from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import Place
 from hybrid.patches.originals import Originals
 
@@ -43,6 +43,10 @@ _name: Callable[[tuple[Any, ...]], Any] = itemgetter(0)
 
 #: What the shared connection leaves out. Tracing libraries wrap it.
 EXECUTING = Originals((redis.Redis, "execute_command"), (Pipeline, "execute"))
+
+#: Whether redis-py's ``execute_command`` leaves its work to a method that can be our own, so that
+#: what is put around the first sees what is done here.
+IS_SEEN = hasattr(redis.Redis, "_execute_command")
 
 
 class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
@@ -67,21 +71,62 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         # The session's greenlets do not keep a client alive that nobody uses any more.
         finalizer = weakref.finalize(self, session.finish)
         finalizer.atexit = False
+        #: By greenlet: a command that others are shown, and what executes it.
+        self._shown: dict[Greenlet, tuple[tuple[Any, ...], Callable[[], Any]]] = {}
         _renew_with(pool.connection_kwargs.get("credential_provider"), pool, session)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute one command and return its reply."""
-        if not self.can_share([(args, options)]):
+        if EXECUTING.are_intact() and self.can_share([(args, options)]):
+            return self.run([(args, options)], is_transaction=False)[0]
+        return super().execute_command(*args, **options)
+
+    def _execute_command(self, *args: Any, **options: Any) -> Any:
+        """Do what redis-py's ``execute_command``, with all that is around it, comes to."""
+        shown = self._shown.get(self.hub.current()) if self._shown else None
+        if shown is not None and shown[0] == args:
+            return shown[1]()
+        if self.can_share([(args, options)]):
+            return self.run([(args, options)], is_transaction=False)[0]
+        return super()._execute_command(*args, **options)
+
+    def show(self, commands: list[Command], execute: Callable[[], Any]) -> Any:
+        """Execute ``commands`` by ``execute``, and return what that returns.
+
+        What tracing libraries have put around redis-py's methods sees them as redis-py would
+        execute them, in the greenlet of the caller.
+
+        Raises:
+            Exception: What ``execute`` raises.
+        """
+        if not (self.is_seen and self.hub.can_park()):
+            return execute()
+        if len(commands) > 1:
+            return MultiplexedPipeline(self, transaction=False, shard_hint=None).show(
+                commands, execute
+            )
+        [(args, options)] = commands
+        current = self.hub.current()
+        self._shown[current] = args, execute
+        try:
             return super().execute_command(*args, **options)
-        return self.run([(args, options)], is_transaction=False)[0]
+        finally:
+            del self._shown[current]
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> MultiplexedPipeline:
         """Return a pipeline whose commands are sent together with those of other greenlets."""
         return MultiplexedPipeline(self, transaction, shard_hint)
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether something has been put around redis-py's methods, and can be shown commands."""
+        return IS_SEEN and not EXECUTING.are_intact()
+
     def can_share(self, commands: list[Command]) -> bool:
         """Tell whether ``commands`` can be executed here and now on the shared connection."""
-        if self._is_cached or not self.hub.can_park() or not EXECUTING.are_intact():
+        if self._is_cached or not self.hub.can_park():
+            return False
+        if not (IS_SEEN or EXECUTING.are_intact()):
             return False
         if self._session.decodes and any(NEVER_DECODE in options for _, options in commands):
             return False
@@ -98,6 +143,8 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         Raises:
             redis.RedisError: The command failed, or the connection did.
         """
+        if not EXECUTING.are_intact():
+            return super().execute_command(*args)
         session = self._session
         session.admit()
         place = Place(self.hub)
@@ -135,6 +182,9 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
         Raises:
             redis.RedisError: They were not sent.
         """
+        self.show(commands, lambda: self._send(commands))
+
+    def _send(self, commands: list[Command]) -> None:
         session = self._session
         session.admit(is_urgent=True)
         place = Place(self.hub)

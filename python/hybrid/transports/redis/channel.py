@@ -28,7 +28,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hybrid import hubs
 from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
-from hybrid.clients.redis.client import EXECUTING
 from hybrid.encoding import dumps
 from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
@@ -276,7 +275,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         return uuid4()
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        if not _PUTTING.are_intact() or not EXECUTING.are_intact():
+        if not _PUTTING.are_intact():
             super()._put(queue, message, **kwargs)
             return
         client = self._create_client()
@@ -527,7 +526,8 @@ class _PrefixedClient(redis.GlobalKeyPrefixMixin, MultiplexedRedis):  # type: ig
 
 
 def _has_kombus_body_codec(channel: redis.Channel) -> bool:
-    return (
-        type(channel).decode_body is virtual.Channel.decode_body
-        and type(channel.codecs.get("base64")) is virtual.base.Base64
-    )
+    return type(channel).decode_body is virtual.Channel.decode_body and _has_kombus_codec(channel)
+
+
+def _has_kombus_codec(channel: redis.Channel) -> bool:
+    return type(channel.codecs.get("base64")) is virtual.base.Base64

@@ -43,7 +43,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
-from hybrid.clients.redis.client import EXECUTING, MultiplexedRedis
+from hybrid.clients.redis.client import MultiplexedRedis
 
 logger = get_logger("kombu.transport.redis")
 
@@ -144,8 +144,7 @@ class Popper:
 
     def _take(self, keys: list[str], args: list[Any]) -> Any:
         client = self.client
-        is_shared = isinstance(client, MultiplexedRedis) and EXECUTING.are_intact()
-        if is_shared and client.hub.can_park():
+        if isinstance(client, MultiplexedRedis) and client.hub.can_park():
             with suppress(NoScriptError):
                 return client.call("EVALSHA", self._script.sha, len(keys), *keys, *args)
         return self._script(keys=keys, args=args, client=client)

@@ -79,12 +79,11 @@ class QoS(redis.QoS):  # type: ignore[misc]
         # It is out of its queue already. The record goes ahead of the acknowledgement that a task
         # starts with, in the same write.
         unacked, index = self._keys
-        client.post(
-            [
-                (("ZADD", index, unique_time(), delivery_tag), {}),
-                (("HSET", unacked, delivery_tag, _record(message)), {}),
-            ]
-        )
+        commands: list[Command] = [
+            (("ZADD", index, unique_time(), delivery_tag), {}),
+            (("HSET", unacked, delivery_tag, _record(message)), {}),
+        ]
+        client.show(commands, partial(client.post, commands))
         virtual.QoS.append(self, message, delivery_tag)
 
     def forget_message(self, delivery_tag: str) -> None:
@@ -227,6 +226,9 @@ class QoS(redis.QoS):  # type: ignore[misc]
         if client is None:
             self._remove_from_indices(delivery_tag).execute()
             return
+        client.show(self._removal([delivery_tag]), partial(self._settle, client, delivery_tag))
+
+    def _settle(self, client: MultiplexedRedis, delivery_tag: str) -> None:
         self._settled.append(delivery_tag)
         if len(self._settled) == 1:
             client.collect(partial(self._remove_settled, client))
