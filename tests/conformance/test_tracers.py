@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from harness.waiting import eventually
 from harness.worker import StartWorker, Worker
 
 pytestmark = pytest.mark.dedicated
@@ -16,23 +17,38 @@ pytestmark = pytest.mark.dedicated
 #: Tasks that are published at a time.
 COUNT = 5
 WAYS = ("wrapt", "functools", "a function", "other code")
+PUBLISHING = (
+    "delay",
+    "apply_async",
+    "_get_exec_options",
+    "send_task",
+    "route",
+    "producer_or_acquire",
+    "publish",
+    "_publish",
+    "_prepare",
+    "_delivery_details",
+    "maybe_declare",
+)
 PLACES = {
     "redis": (
-        "send_task",
-        "publish",
-        "_publish",
+        *PUBLISHING,
+        "prepare_message on redis",
+        "encode_body on redis",
         "basic_publish on redis",
         "_put on redis",
+        "lpush on redis",
         "execute_command on redis",
     ),
     "rabbitmq": (
-        "send_task",
-        "publish",
-        "_publish",
+        *PUBLISHING,
+        "prepare_message on rabbitmq",
         "basic_publish on rabbitmq",
         "kombu's basic_publish on rabbitmq",
     ),
 }
+#: What Celery has looked up as it starts.
+EARLY = ("as_task_v2",)
 
 
 def _start(start_worker: StartWorker, *wrapped: str, **settings: Any) -> Worker:
@@ -72,7 +88,7 @@ def test_wrappers_that_come_while_the_worker_runs(start_worker: StartWorker, bro
 def test_wrappers_that_were_there_before_the_worker(
     start_worker: StartWorker, broker: str, way: str
 ) -> None:
-    places = PLACES[broker]
+    places = (*PLACES[broker], *EARLY)
     worker = _start(start_worker, *(f"{place}={way}" for place in places))
     assert _seen(worker, "publish_many", COUNT) == dict.fromkeys(places, COUNT)
     if worker.pool.startswith("hybrid."):
@@ -132,3 +148,33 @@ def test_the_apps_own_class_of_producers(start_worker: StartWorker) -> None:
     worker = _start(start_worker, "app.amqp.Producer")
     assert _seen(worker, "publish_many", COUNT, True) == {"producer": COUNT}
     assert _seen(worker, "publish_many", COUNT) == {}
+
+
+def test_what_watches_redis_sees_the_commands_of_each_task(
+    start_worker: StartWorker, broker: str
+) -> None:
+    """What a task does is seen in its own context; what the worker does for many, once for all."""
+    if broker != "redis":
+        pytest.skip("the broker is not Redis")
+    worker = _start(start_worker, "commands of Redis")
+    sent = [worker.client.send_task("publish_traced") for _ in range(COUNT * 4)]
+    late = [worker.client.send_task("late_and_traced") for _ in range(COUNT)]
+    for result in sent:
+        result.get(timeout=15)
+
+    def seen() -> dict[str, list[list[str]]]:
+        found: dict[str, list[list[str]]] = _seen(worker, "traced_commands")
+        return found
+
+    eventually(lambda: {result.id for result in late} <= seen().keys(), "acknowledgements")
+    found = seen()
+    for result in sent:
+        done = [name for names in found[result.id] for name in names]
+        assert done.count("LPUSH") == 1
+        assert {"SETEX", "EVALSHA"} & set(done)
+    for result in late:
+        assert found[result.id] == [["ZREM", "HDEL"]]
+    others = [names for names in found[""] if names == ["ZREM", "HDEL"]]
+    assert others
+    if worker.pool.startswith("hybrid."):
+        assert worker.pool_info()["accelerated"]["transport"] is True

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections import Counter
+from contextvars import ContextVar
 from typing import Any, Callable
 
 import kombu
@@ -38,6 +39,19 @@ METHODS = {
     "execute_command on redis": "redis.client:Redis.execute_command",
     "basic_publish on rabbitmq": "amqp.channel:Channel.basic_publish",
     "kombu's basic_publish on rabbitmq": "kombu.transport.pyamqp:Channel.basic_publish",
+    "delay": "celery.app.task:Task.delay",
+    "apply_async": "celery.app.task:Task.apply_async",
+    "_get_exec_options": "celery.app.task:Task._get_exec_options",
+    "route": "celery.app.routes:Router.route",
+    "as_task_v2": "celery.app.amqp:AMQP.as_task_v2",
+    "producer_or_acquire": "celery.app.base:Celery.producer_or_acquire",
+    "_prepare": "kombu.messaging:Producer._prepare",
+    "_delivery_details": "kombu.messaging:Producer._delivery_details",
+    "maybe_declare": "kombu.messaging:Producer.maybe_declare",
+    "prepare_message on redis": "kombu.transport.virtual.base:Channel.prepare_message",
+    "encode_body on redis": "kombu.transport.virtual.base:Channel.encode_body",
+    "lpush on redis": "redis.commands.core:ListCommands.lpush",
+    "prepare_message on rabbitmq": "kombu.transport.pyamqp:Channel.prepare_message",
 }
 
 
@@ -46,6 +60,8 @@ SUBJECTS = {"execute_command on redis": "LPUSH", "events": "task-succeeded"}
 
 
 def _counts(place: str, args: tuple[Any, ...]) -> None:
+    if place != "events" and app.current_worker_task is None:
+        return  # the worker itself answers, say
     if place not in SUBJECTS or SUBJECTS[place] in args:
         seen[place] += 1
 
@@ -139,10 +155,36 @@ def wrap_instance(place: str) -> None:
         app.amqp.create_task_message = _with_wrapt(place, app.amqp.create_task_message)
     elif place == "app.amqp.Producer":
         app.amqp.Producer = Producer
+    elif place == "commands of Redis":
+        watch_commands()
     elif place == "producer class":
         pools.ProducerPool.Producer = Producer
     elif place == "producer pool":
         app.amqp.producer_pool.Producer = Producer
+
+
+#: The task in whose context something happens, as tracing libraries remember it.
+traced: ContextVar[str] = ContextVar("traced", default="")
+#: Commands that redis-py executes, as tracing libraries see them, by that task.
+commands: dict[str, list[list[str]]] = {}
+
+
+def watch_commands() -> None:
+    """Do what tracing libraries do with redis-py."""
+
+    def note(names: list[str], execute: Callable[[], Any]) -> Any:
+        commands.setdefault(traced.get(), []).append(names)
+        return execute()
+
+    def around_one(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return note([args[0]], lambda: wrapped(*args, **kwargs))
+
+    def around_many(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        names = [command[0][0] for command in instance.command_stack]
+        return note(names, lambda: wrapped(*args, **kwargs))
+
+    wrapt.wrap_function_wrapper("redis.client", "Redis.execute_command", around_one)
+    wrapt.wrap_function_wrapper("redis.client", "Pipeline.execute", around_many)
 
 
 for _wanted in filter(None, os.environ.get("HYBRID_TEST_TRACED", "").split(";")):
@@ -217,3 +259,21 @@ def publish_with_a_watched_producer(count: int) -> dict[str, int]:
             return dict(seen)
         finally:
             del producer.publish
+
+
+@app.task(name="publish_traced", bind=True)
+def publish_traced(self: Any) -> None:
+    """Publish one message, and store a result."""
+    traced.set(self.request.id)
+    nothing.delay()
+
+
+@app.task(name="late_and_traced", bind=True, acks_late=True, ignore_result=True)
+def late_and_traced(self: Any) -> None:
+    """Be acknowledged at the end."""
+    traced.set(self.request.id)
+
+
+@app.task(name="traced_commands")
+def traced_commands() -> dict[str, list[list[str]]]:
+    return commands

@@ -21,6 +21,8 @@ from kombu.log import get_logger
 from kombu.transport import redis, virtual
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.scheduling import priority_cycle, round_robin_cycle, sorted_cycle
+from redis import Redis
+from redis.commands.core import ListCommands
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -49,7 +51,10 @@ logger = get_logger("kombu.transport.redis")
 REFUSED_WAIT = 1.0
 
 #: What our way of putting a message into its list leaves out.
-_PUTTING = Originals((redis.Channel, "_put"))
+_PUTTING = Originals((redis.Channel, "_put"), (ListCommands, "lpush", Redis))
+
+#: What encoding a body in Rust leaves out.
+_ENCODING = Originals((virtual.base.Channel, "encode_body"), (virtual.base.Base64, "encode"))
 
 #: What kombu raises for an entry that is not an envelope, or not one of its own.
 _UNREADABLE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -265,7 +270,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def encode_body(self, body: Any, encoding: str | None = None) -> Any:
         """Return the body as it travels, and the encoding."""
-        if encoding == "base64" and type(self.codecs.get(encoding)) is virtual.base.Base64:
+        if encoding == "base64" and _has_kombus_codec(self) and _ENCODING.are_intact():
             encoded = encode_base64(body)
             if encoded is not None:
                 return encoded, encoding

@@ -36,12 +36,17 @@ _PLAIN = frozenset(
 _OF_CALLS = frozenset({"ignore_result", "result_cls", "shadow", "task_id", "task_type"})
 
 _SEND_TASK = Original(Celery, "send_task")
+_LEND_PRODUCER = Original(Celery, "producer_or_acquire")
 
 
 def explain_caller(app: Any) -> str | None:
     """Say why calls of the tasks of ``app`` go through a ``send_task`` that is not ours, if so."""
     if not _SEND_TASK.is_in(type(app)):
         return _SEND_TASK.explain(type(app))
+    if not _LEND_PRODUCER.is_in(type(app)):
+        return _LEND_PRODUCER.explain(type(app))
+    if "producer_or_acquire" in vars(app):
+        return "app.producer_or_acquire has been replaced"
     if "send_task" in vars(app) and not patches.SEND_TASK.is_applied(app):
         return "app.send_task has been replaced"
     return None
@@ -77,6 +82,8 @@ class Caller:
             and self._is_patient
             and _is_plain(options)
             and _SEND_TASK.is_in(type(app))
+            and _LEND_PRODUCER.is_in(type(app))
+            and "producer_or_acquire" not in app.__dict__
         ):
             return self._call(name, args, kwargs, **options)
         return type(app).send_task(app, name, args, kwargs, *positional, **options)
@@ -118,7 +125,7 @@ class Caller:
             shadow=shadow,
             ignore_result=ignore_result,
         )
-        with amqp.producer_pool.acquire(block=True) as producer:
+        with app.producer_pool.acquire(block=True) as producer:
             try:
                 if not ignore_result:
                     app.backend.on_task_call(producer, task_id)

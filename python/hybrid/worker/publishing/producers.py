@@ -18,10 +18,10 @@ from hybrid.patches.originals import Originals
 from hybrid.transports import redis
 from hybrid.worker.publishing.places import Places, ProducerConnections
 
+_METHODS = frozenset({"publish", "_publish", "_prepare", "_delivery_details", "maybe_declare"})
+
 #: What the short way from a call to a message leaves out.
-PUBLISHING = Originals(
-    (kombu.messaging.Producer, "publish"), (kombu.messaging.Producer, "_publish")
-)
+PUBLISHING = Originals(*((kombu.messaging.Producer, name) for name in sorted(_METHODS)))
 
 
 class Producer(kombu.Producer):  # type: ignore[misc]
@@ -35,13 +35,12 @@ class Producer(kombu.Producer):  # type: ignore[misc]
     @property
     def is_wrapped(self) -> bool:
         """Whether somebody has put something around the methods of this producer alone."""
-        fields = self.__dict__
-        return "publish" in fields or "_publish" in fields
+        return not _METHODS.isdisjoint(self.__dict__)
 
     def maybe_declare(self, entity: Any, retry: bool = False, **retry_policy: Any) -> Any:
         """Declare ``entity`` unless this connection has done so."""
         # kombu copies the entity first, and then sees that it has nothing to do.
-        if self.has_declared(entity):
+        if self.has_declared(entity) and PUBLISHING.are_intact():
             return False
         return super().maybe_declare(entity, retry, **retry_policy)
 
@@ -64,7 +63,8 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         compression: str | None = None,
         headers: dict[str, Any] | None = None,
     ) -> Any:
-        if not content_type and not compression and (serializer or self.serializer) == "json":
+        is_json = (serializer or self.serializer) == "json"
+        if is_json and not content_type and not compression and PUBLISHING.are_intact():
             text = encode_json(body)
             if text is not None:
                 return text, JSON, "utf-8"
