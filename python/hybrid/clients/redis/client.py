@@ -107,11 +107,14 @@ class MultiplexedRedis(redis.Redis):  # type: ignore[misc]
             )
         [(args, options)] = commands
         current = self.hub.current()
+        before = self._shown.pop(current, None)  # whoever looks may ask for something itself
         self._shown[current] = args, execute
         try:
             return super().execute_command(*args, **options)
         finally:
             del self._shown[current]
+            if before is not None:
+                self._shown[current] = before
 
     def pipeline(self, transaction: bool = True, shard_hint: Any = None) -> MultiplexedPipeline:
         """Return a pipeline whose commands are sent together with those of other greenlets."""
