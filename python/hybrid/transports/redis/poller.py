@@ -23,8 +23,8 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self._restored_at = monotonic()
-        #: Why Redis refuses for now to have messages put back.
-        self._refusal: str | None = None
+        #: What Redis refuses for now, and why.
+        self._refusals: dict[str, str] = {}
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         super()._on_connection_disconnect(connection)
@@ -55,17 +55,35 @@ class Poller(redis.MultiChannelPoller):  # type: ignore[misc]
                 return
 
     def _restore_messages(self) -> None:
+        what = "messages put back whose visibility timeout has passed"
         try:
             super().maybe_restore_messages()
         except ResponseError as exc:
             if not passes(exc):
                 raise
-            if self._refusal != str(exc):
-                self._refusal = str(exc)
-                logger.error(
-                    "Redis refuses to have messages put back whose visibility timeout has passed "
-                    "(%s). The worker tries again until that has been set right",
-                    exc,
-                )
+            self._tell_once(what, exc)
         else:
-            self._refusal = None
+            self._refusals.pop(what, None)
+
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Have the tables of bindings last, and remove old ones, as kombu does since 5.7."""
+        what = "the tables of bindings looked after"
+        for channel in self._channels:
+            try:
+                channel.maybe_refresh_binding_expiry()
+            except channel.connection_errors:
+                logger.debug("Cannot look after the tables of bindings", exc_info=True)
+            except ResponseError as exc:
+                self._tell_once(what, exc)  # where that is all that is refused, work goes on
+            else:
+                self._refusals.pop(what, None)
+
+    def _tell_once(self, what: str, exc: ResponseError) -> None:
+        if self._refusals.get(what) != str(exc):
+            self._refusals[what] = str(exc)
+            logger.error(
+                "Redis refuses to have %s (%s). The worker tries again until that has been set "
+                "right",
+                what,
+                exc,
+            )
