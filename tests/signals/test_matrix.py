@@ -10,7 +10,7 @@ import pytest
 from failed import FAILED
 from harness.brokers import Brokers
 from matrix import Cell, every, pairwise
-from records import Records
+from cell_records import Records
 from right import findings
 from run_cell import Run
 
