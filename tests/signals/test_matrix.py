@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from cell_records import Records
 from failed import FAILED
 from harness.brokers import Brokers
 from matrix import Cell, every, pairwise
-from cell_records import Records
 from right import findings
 from run_cell import Run
 
