@@ -13,21 +13,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from types import CodeType, FunctionType, MethodType
+from functools import lru_cache
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Callable
 
 
 class Original:
-    """A method of a class of another package, as that package defines it.
+    """A method of a class of another package, or a function, as that package defines it.
 
     Args:
-        owner: The class that defines it.
+        owner: The class or module that defines it.
         name: Its name there.
     """
 
     __slots__ = ("code", "function", "name", "owner")
 
-    def __init__(self, owner: type, name: str) -> None:
+    def __init__(self, owner: type | ModuleType, name: str) -> None:
         self.owner = owner
         self.name = name
         found: Any = getattr(owner, "__dict__", {}).get(name)
@@ -38,7 +39,7 @@ class Original:
             self.function = found
             self.code = found.__code__
 
-    def is_in(self, cls: type) -> bool:
+    def is_in(self, cls: type | ModuleType) -> bool:
         """Tell whether this is what ``cls``, the owner or a class derived from it, has."""
         function: Any = self.function
         return (
@@ -47,20 +48,18 @@ class Original:
             and getattr(cls, self.name, None) is function
         )
 
-    def explain(self, cls: type) -> str:
+    def explain(self, cls: type | ModuleType) -> str:
         """Say what ``cls`` has in its place."""
-        what = f"{cls.__module__}.{cls.__qualname__}.{self.name}"
-        for place in cls.__mro__:
+        for place in (cls,) if isinstance(cls, ModuleType) else cls.__mro__:
             if self.name in vars(place):
-                found = vars(place)[self.name]
+                what = f"{_full_name(place)}.{self.name}"
                 if place is not self.owner:
-                    what = f"{place.__module__}.{place.__qualname__}.{self.name}"
                     return f"{what} is none of {_package(self.owner)}'s"
-                module = _module(found)
-                if module == self.owner.__module__:
+                module = _module(vars(place)[self.name])
+                if module == _home(self.owner):
                     return f"the code of {what} has been changed"
                 return f"{what} has been replaced by {module}"
-        return f"{what} is not there"
+        return f"{_full_name(cls)}.{self.name} is not there"
 
 
 class Originals:
@@ -105,27 +104,36 @@ def is_plain(function: Any, among: CodeType | None) -> bool:
     )
 
 
-def _is_defined(function: Any, owner: type) -> bool:
-    """Tell whether ``function`` is what the source of the class ``owner`` defines."""
-    module = sys.modules[owner.__module__]
+def _is_defined(function: Any, owner: type | ModuleType) -> bool:
+    """Tell whether ``function`` is what the source of ``owner``, a class or module, defines."""
+    module = sys.modules[_home(owner)]
+    scope = "" if isinstance(owner, ModuleType) else owner.__qualname__
     return (
         type(function) is FunctionType
         and not hasattr(function, "__wrapped__")
         and function.__globals__ is vars(module)
-        and function.__qualname__.rpartition(".")[0] == owner.__qualname__
+        and function.__qualname__.rpartition(".")[0] == scope
         and any(
             _is_same(function.__code__, code)
-            for code in _defined_codes(module, function.__qualname__)
+            for code in _defined_codes(_code_of(module.__name__), function.__qualname__)
         )
     )
 
 
-def _defined_codes(module: Any, qualname: str) -> Iterator[CodeType]:
-    """Yield the code of all functions of that name in the source of ``module``."""
+@lru_cache(maxsize=1)  # those of one module are mostly asked for together
+def _code_of(module: str) -> CodeType | None:
+    """Return the code of a module as it is in its file."""
     try:
-        found = [module.__spec__.loader.get_code(module.__name__)]
+        loader: Any = sys.modules[module].__spec__.loader  # type: ignore[union-attr]
+        code: CodeType | None = loader.get_code(module)
     except Exception:
-        found = [None]  # without source or byte code, or by a loader that does not tell
+        return None  # without source or byte code, or by a loader that does not tell
+    return code
+
+
+def _defined_codes(module: CodeType | None, qualname: str) -> Iterator[CodeType]:
+    """Yield the code of all functions of that name in the code of a module."""
+    found = [module]
     for name in qualname.split("."):
         found = [
             const
@@ -145,8 +153,17 @@ def _is_same(one: CodeType, other: CodeType) -> bool:
     )
 
 
-def _package(owner: type) -> str:
-    return owner.__module__.partition(".")[0]
+def _home(owner: type | ModuleType) -> str:
+    """Return the module that ``owner`` is, or is defined in."""
+    return owner.__name__ if isinstance(owner, ModuleType) else owner.__module__
+
+
+def _full_name(owner: type | ModuleType) -> str:
+    return _home(owner) if isinstance(owner, ModuleType) else f"{_home(owner)}.{owner.__qualname__}"
+
+
+def _package(owner: type | ModuleType) -> str:
+    return _home(owner).partition(".")[0]
 
 
 def _module(found: Any) -> str:
