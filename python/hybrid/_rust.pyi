@@ -1,3 +1,4 @@
+from types import FunctionType
 from typing import Any, Callable, TypeVar, final
 
 from typing_extensions import disjoint_base
@@ -17,6 +18,7 @@ __all__ = [
     "TaskFunction",
     "TimerEntry",
     "TimerHeap",
+    "Unchanged",
     "__version__",
     "decode_envelope",
     "decode_properties",
@@ -556,3 +558,33 @@ class TimerHeap:
         """Return the size of the heap's buffers, without the entries."""
 
     def __len__(self) -> int: ...
+
+@final
+class Unchanged:
+    """What has been looked at, and whether it still is what it was when this was made.
+
+    Args:
+        classes: Those whose attributes, and those of their bases, are to be the same objects.
+        functions: Those that are to have the same code.
+        objects: Those that are to have the same class and, for themselves, the same attributes.
+        dicts: Those that are to have the same objects as keys and values, in the same order.
+        lists: Those that are to have the same objects as items, in the same order.
+
+    Raises:
+        AttributeError: An object has no attributes of its own.
+    """
+
+    def __new__(
+        cls,
+        classes: list[type],
+        functions: list[FunctionType],
+        objects: list[Any],
+        dicts: list[dict[Any, Any]],
+        lists: list[list[Any]],
+    ) -> Unchanged: ...
+    def holds(self) -> bool:
+        """Tell whether all of it is unchanged; ``False`` for good once a class is not.
+
+        It costs some comparisons for each. A class is also taken for changed where CPython has no
+        number for its state.
+        """

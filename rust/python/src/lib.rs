@@ -18,6 +18,7 @@ mod packing;
 mod slab;
 mod task_function;
 mod timer;
+mod unchanged;
 
 // The GIL keeps what is being encoded as it is: dicts and lists of the user are walked in place. A
 // free-threaded interpreter switches it on when it imports this module, and says so.
@@ -47,6 +48,8 @@ mod _rust {
     use crate::task_function::PyTaskFunction;
     #[pymodule_export]
     use crate::timer::{PyTimerEntry, PyTimerHeap};
+    #[pymodule_export]
+    use crate::unchanged::PyUnchanged;
 
     /// The one version number of the project, from Cargo's workspace.
     #[pymodule_export]
