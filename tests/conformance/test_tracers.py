@@ -92,7 +92,15 @@ def test_wrappers_that_come_while_the_worker_runs(start_worker: StartWorker, bro
     assert found == dict.fromkeys(found, COUNT)
     assert _seen(worker, "publish_with_a_watched_producer", COUNT) == {"one producer": COUNT}
     if _tells(worker, "publish"):
-        assert _publishing(worker) is True  # all of them have gone
+        info = worker.pool_info()
+        assert info["accelerated"]["publish"] is True  # all of them have gone
+        calls = {
+            cause: n for cause, n in info["detours"]["publish"].items() if "send_task" in cause
+        }
+        assert calls == {
+            "celery.app.base.Celery.send_task has been replaced by apps.traced": 3 * COUNT,
+            "the code of celery.app.base.Celery.send_task has been changed": COUNT,
+        }
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -108,6 +116,11 @@ def test_wrappers_that_were_there_before_the_worker(
         assert "kombu.messaging.Producer.publish" in says
         assert "kombu.messaging.Producer._publish" in says
         assert ("apps.traced" in says) == (way != "other code")
+        info = worker.pool_info()
+        assert sum(info["detours"]["publish"].values()) >= COUNT
+        if broker == "redis":
+            assert "kombu.transport.redis.Channel._put" in info["accelerated"]["transport"]
+            assert sum(info["detours"]["transport"].values()) >= COUNT
 
 
 def test_wrappers_see_the_events_of_tasks(start_worker: StartWorker) -> None:
@@ -119,6 +132,16 @@ def test_wrappers_see_the_events_of_tasks(start_worker: StartWorker) -> None:
     assert _seen(before, "run_watched", "", COUNT) == COUNT
     if _tells(before, "events"):
         assert "EventDispatcher.send" in before.pool_info()["accelerated"]["events"]
+
+
+def test_events_that_are_wrapped_later_are_counted(start_worker: StartWorker, pool: str) -> None:
+    if not pool.startswith("hybrid."):
+        pytest.skip("stock pools have no pieces")
+    worker = _start(start_worker, worker_send_task_events=True)
+    assert _seen(worker, "watch_events", "wrapt", COUNT) >= COUNT
+    info = worker.pool_info()
+    assert "EventDispatcher.send" in info["accelerated"]["events"]
+    assert sum(info["detours"]["events"].values()) >= COUNT
 
 
 def test_a_wrapper_of_the_lowest_place_alone(start_worker: StartWorker, broker: str) -> None:

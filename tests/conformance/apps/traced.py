@@ -247,6 +247,19 @@ def run_watched(way: str, count: int) -> int:
             _undo.pop()()
 
 
+@app.task(name="watch_events")
+def watch_events(way: str, count: int) -> int:
+    """Watch the events of tasks from now on; return how many have succeeded."""
+    wrap_method("events", way)
+    seen.clear()
+    for _ in range(count):
+        nothing.delay()
+    deadline = time.monotonic() + 10
+    while seen["events"] < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return seen["events"]
+
+
 @app.task(name="publish_with_a_watched_producer")
 def publish_with_a_watched_producer(count: int) -> dict[str, int]:
     """Put something around the method of one producer alone, and publish with it."""

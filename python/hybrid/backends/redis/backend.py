@@ -17,6 +17,7 @@ from hybrid import hubs
 from hybrid.backends.redis.listen import ResultConsumer
 from hybrid.backends.redis.store import Result, Store
 from hybrid.clients.redis import Command, MultiplexedRedis, shared
+from hybrid.detours import RESULTS
 from hybrid.encoding import encode_json
 
 logger = get_logger("celery.backends.redis")
@@ -84,6 +85,18 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
             found = self.__dict__["_known_store"] = (client, Store(client))
         return found[1]
 
+    def explain(self) -> str | None:
+        """Say why results are stored one by one at the moment, if they are."""
+        if not self._is_ours:
+            return "no pool of ours runs in this process"
+        if self.declined is not None:
+            return self.declined
+        if not self._is_plain_json:
+            return f"the serializer {self.serializer}, or a compression"
+        if not isinstance(self.client, MultiplexedRedis):
+            return "a client of its own kind"
+        return None
+
     def store_result(
         self,
         task_id: Any,
@@ -111,10 +124,15 @@ class RedisBackend(redis.RedisBackend):  # type: ignore[misc]
                 try:
                     if store.put(Result(self.get_key_for_task(task_id), value, expires or 0)):
                         return encoded
+                    RESULTS.note("results where something unreadable has been stored")
                 except ResponseError as exc:
                     self._decline(exc)
                 except self.connection_errors:
                     pass  # Celery has rules for trying again
+            else:
+                RESULTS.note(f"results of more than {LARGE} characters")
+        else:
+            RESULTS.note(self.explain() or "results stored in other threads, or in the hub")
         return super().store_result(task_id, result, state, traceback, request, **kwargs)
 
     def _decline(self, exc: ResponseError) -> None:

@@ -30,6 +30,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from hybrid import hubs
 from hybrid._rust import encode_base64
 from hybrid.clients.redis import MultiplexedPipeline, MultiplexedRedis, shared
+from hybrid.detours import TRANSPORT
 from hybrid.encoding import dumps
 from hybrid.hubs.base import Hub
 from hybrid.identifiers import uuid4
@@ -281,6 +282,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         if not _PUTTING.are_intact():
+            TRANSPORT.note("; ".join(_PUTTING.explain()))
             super()._put(queue, message, **kwargs)
             return
         client = self._create_client()
@@ -467,6 +469,11 @@ class Channel(redis.Channel):  # type: ignore[misc]
             self.connection._deliver(envelope, queue)
         if qos.still_expects(entry.tag):  # it was dropped, or has another tag than it seemed
             qos.unrecord(entry.tag)
+
+    def explain(self) -> str | None:
+        """Say why messages are taken or put one by one at the moment, if they are."""
+        causes = (self.declined, *_PUTTING.explain())
+        return "; ".join(filter(None, causes)) or None
 
     def start_popping(self) -> None:
         """From now on, take messages many at a time if that can be done.

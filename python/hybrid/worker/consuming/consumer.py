@@ -22,6 +22,8 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from vine import promise
 
 from hybrid.backends import sharing
+from hybrid.backends.redis import RedisBackend
+from hybrid.detours import STRATEGY
 from hybrid.hubs.base import Greenlet
 from hybrid.transports import amqp, redis
 from hybrid.transports.redis.qos import QoS
@@ -113,13 +115,15 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._misread: dict[str, list[str]] = {}
         #: Logs that a message has been received.
         self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
+        #: Why messages for some tasks go through Celery's strategies, by task.
+        self._declined: dict[str, str] = {}
 
     def start(self) -> None:
         """Consume until the worker ends. By now the pool has been started."""
         self._turn_on("results", self._share_results)
         self._turn_on("publish", self._gather_publishing)
         self._turn_on("asyncio", self.pool.keep_coroutines_apart)
-        self._turn_on("gc", collector.relax)
+        self._turn_on("gc", lambda: collector.relax() or (lambda: collector.explain() or True))
         self._turn_on("logs", self._gather_lines)
         super().start()
 
@@ -153,7 +157,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def _share_results(self) -> str | Callable[[], Any]:
         reason = sharing.share(self.app)
-        return reason or (lambda: getattr(self.app.backend, "declined", None) or True)
+        return reason or self._explain_results
+
+    def _explain_results(self) -> str | bool:
+        backend = self.app.backend
+        return (isinstance(backend, RedisBackend) and backend.explain()) or True
 
     def _gather_publishing(self) -> str | Callable[[], Any]:
         reason = publish.gather(self.app, self.pool.hub)
@@ -164,10 +172,14 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""
-        self._turn_on("trace", lambda: tracing.speed_up(self.app))
+        self._turn_on("trace", self._speed_up_tracing)
         super().update_strategies()
         tracing.tell_of_functions(self.app)
         self._turn_on("strategy", self._use_strategies)
+
+    def _speed_up_tracing(self) -> Callable[[], Any]:
+        tracing.speed_up(self.app)
+        return lambda: tracing.explain(self.app) or True
 
     def _use_strategies(self) -> dict[str, str]:
         declined = {}
@@ -183,6 +195,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                     self.strategies[name] = named.__call__
             else:
                 self.strategies[name] = strategy.Strategy(task, self.app, self)
+        self._declined = declined
         return declined
 
     def start_batching(self) -> None:
@@ -190,12 +203,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self._turn_on("events", self._gather_events)
         self._turn_on("transport", self._start_popping)
 
-    def _gather_events(self) -> str | None:
+    def _gather_events(self) -> str | Callable[[], Any]:
         gathered = events.gather(self.event_dispatcher, self.pool.hub, self._event_buffer)
         if isinstance(gathered, str):
             return gathered
         self._event_buffer = gathered
-        return None
+        return lambda: events.explain() or True
 
     def _start_popping(self) -> str | Callable[[], Any] | None:
         channel = self.task_consumer.channel
@@ -215,7 +228,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             if before is not None:
                 channel.qos.succeed(before)
         channel.start_popping()
-        return lambda: channel.declined or True
+        return lambda: channel.explain() or True
 
     def add_task_queue(
         self,
@@ -314,6 +327,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                         return
                 except strategy.ReadingError as exc:
                     failure = exc
+            STRATEGY.note(self._explain_detour(found, message, is_restored, failure))
             celerys_handler(message)
             if failure is not None and not message.acknowledged:
                 self._mistrust(str(failure), failure.__cause__)
@@ -332,6 +346,29 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(message, fault)
 
         return receive_or_refuse
+
+    def _explain_detour(
+        self, found: Any, message: Any, is_restored: bool, failure: Exception | None
+    ) -> str:
+        """Say why Celery's handler gets ``message``."""
+        if "strategy" in self._off:
+            return settings.SWITCHED_OFF
+        if not is_restored:
+            return "messages while the prefetch count is restored after a reconnect"
+        if failure is not None:
+            return "messages that cannot be read here"
+        if type(found) is strategy.Strategy:
+            return found.explain(message)
+        if found is None:
+            return "messages for tasks that are not registered"
+        return next(
+            (
+                f"{name}: {reason}"
+                for name, reason in self._declined.items()
+                if self.strategies[name] is found
+            ),
+            "messages for tasks that are left to Celery",
+        )
 
     def _find_fault(self, message: Any) -> Exception | None:
         return reading.find_fault(message, self.strategies, self.app.conf.timezone)

@@ -14,6 +14,15 @@ _DEFAULTS = frozenset({(700, 10, 10), (2000, 10, 10), (2000, 10, 0)})
 THRESHOLD = 10_000
 
 
+def explain() -> str | None:
+    """Say why the collector runs as often as somebody else wants, if it does."""
+    if not gc.isenabled():
+        return "it is switched off"
+    if gc.get_threshold()[0] != THRESHOLD:
+        return f"its thresholds have been set to {gc.get_threshold()}"
+    return None
+
+
 def relax() -> str | None:
     """Let the collector run less often, and leave what exists now alone for good.
 
@@ -21,12 +30,8 @@ def relax() -> str | None:
         Why it is left as it is; ``None`` if it is not.
     """
     young, *older = gc.get_threshold()
-    if not gc.isenabled():
-        return "it is switched off"
-    if young == THRESHOLD:
-        return None
-    if (young, *older) not in _DEFAULTS:
-        return f"its thresholds have been set to {gc.get_threshold()}"
+    if not gc.isenabled() or (young, *older) not in _DEFAULTS:
+        return explain()
     gc.collect()
     gc.freeze()
     gc.set_threshold(THRESHOLD, *older)

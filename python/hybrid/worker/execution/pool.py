@@ -30,7 +30,7 @@ from celery.utils.text import truncate
 from celery.worker import state as worker_state
 from kombu.utils.encoding import safe_repr
 
-from hybrid import hubs, runtime
+from hybrid import detours, hubs, runtime
 from hybrid._rust import Slab
 from hybrid.hubs.base import Greenlet, Hub
 from hybrid.hubs.parking import ParkingLot
@@ -357,6 +357,8 @@ class TaskPool(BasePool):  # type: ignore[misc]
                     piece: state() if callable(state) else state
                     for piece, state in self.accelerated.items()
                 },
+                # How often, by piece and cause, the other way was taken since the start.
+                "detours": detours.statistics(),
                 "patches": runtime.current().patches.statistics(),
                 # The names under which stock eventlet reports the same.
                 "free-threads": pool["free"],

@@ -122,6 +122,19 @@ def speed_up(app: Any) -> None:
         GreenStack.take_over(task.request_stack)
 
 
+def explain(app: Any) -> str | None:
+    """Say what of this module is not in use at the moment, if something is not."""
+    causes = []
+    if trace.Context is not Context:
+        causes.append("celery.app.trace.Context has been replaced")
+    if trace.saferepr is not _saferepr:
+        causes.append("celery.app.trace.saferepr has been replaced")
+    foreign = sorted(name for name in app.tasks if name not in _telling)
+    if foreign:
+        causes.append(f"{len(foreign)} tasks without Celery's own tracer: {', '.join(foreign)}")
+    return "; ".join(causes) or None
+
+
 # -- the function of a task
 
 

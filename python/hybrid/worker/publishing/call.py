@@ -10,6 +10,7 @@ from typing import Any
 
 from celery.app.base import Celery
 
+from hybrid.detours import PUBLISH
 from hybrid.identifiers import uuid4
 from hybrid.patches import celery as patches
 from hybrid.patches.originals import Original
@@ -86,7 +87,23 @@ class Caller:
             and "producer_or_acquire" not in app.__dict__
         ):
             return self._call(name, args, kwargs, **options)
+        PUBLISH.note(self._explain(positional, options))
         return type(app).send_task(app, name, args, kwargs, *positional, **options)
+
+    def _explain(self, positional: tuple[Any, ...], options: dict[str, Any]) -> str:
+        """Say why a call goes through Celery's own function."""
+        cause = explain_caller(self._app)
+        if cause is not None:
+            return cause
+        if not self._is_patient:
+            return "the setting broker_pool_acquire_timeout is set"
+        if positional:
+            return "calls with options by their places"
+        names = [name for name, value in options.items() if value is not None]
+        unusual = sorted(name for name in names if name not in _PLAIN and name not in _OF_CALLS)
+        if unusual:
+            return f"calls with {', '.join(unusual)}"
+        return "calls by the name of a task"
 
     def _call(
         self,

@@ -18,6 +18,7 @@ from celery.app.amqp import AMQP
 from celery.utils.nodenames import anon_nodename
 from kombu.entity import maybe_delivery_mode
 
+from hybrid.detours import PUBLISH
 from hybrid.encoding import encode_json
 from hybrid.patches import celery as patches
 from hybrid.patches.originals import Original, is_plain
@@ -37,6 +38,8 @@ _UNSET = frozenset(
         "timeout",
     }
 )
+#: Options that say where a message goes to.
+_PLACES = frozenset({"delivery_mode", "exchange", "queue", "routing_key"})
 #: Options that are honoured here, or when Celery tries again.
 _HONOURED = frozenset({"headers", "priority", "retry", "retry_policy"})
 
@@ -111,6 +114,8 @@ class Sender:
                     return None
             except recoverable_errors(producer):
                 pass  # Celery has rules for trying again
+        else:
+            PUBLISH.note(self._explain(producer, message, **options))
         return self._celerys(producer, name, message, **options)
 
     def _can_send(
@@ -143,6 +148,48 @@ class Sender:
             and not producer.is_batching
         )
 
+    def explain(self) -> str | None:
+        """Say why no message is sent here at the moment, if none is."""
+        receivers = {
+            "before_task_publish": _BEFORE.receivers,
+            "after_task_publish": _AFTER.receivers,
+            "task_sent": _SENT.receivers,
+        }
+        signalled = [name for name, found in receivers.items() if found]
+        if signalled:
+            return f"the signal {' and '.join(signalled)} has receivers"
+        if self._compressor:
+            return "the setting task_compression is set"
+        if self._serializer != "json":
+            return f"the setting task_serializer is {self._serializer}"
+        return None
+
+    def _explain(
+        self, producer: Any, message: Any, *, serializer: str | None = None, **options: Any
+    ) -> str | None:
+        """Say why a message goes through Celery's own function, if nobody else counts that."""
+        if type(producer) not in (Producer, SharedProducer) or producer.is_wrapped:
+            return "producers of another class, or with methods of their own"
+        if not PUBLISHING.are_intact():
+            return None  # the producer does
+        if producer.is_batching:
+            return "messages that kombu collects"
+        if (serializer or self._serializer) != "json":
+            return f"messages of the serializer {serializer or self._serializer}"
+        found = self.explain()
+        if found is not None:
+            return found
+        if message.sent_event is not None:
+            return "the setting task_send_sent_event is on"
+        unusual = sorted(
+            name
+            for name, value in options.items()
+            if name not in _HONOURED and name not in _PLACES and value
+        )
+        if unusual:
+            return f"messages with {', '.join(unusual)}"
+        return "messages to something else than a queue with a direct exchange"
+
     def _send(
         self,
         producer: Any,
@@ -159,6 +206,7 @@ class Sender:
             queue = self._amqp.queues[queue]
         body = encode_json(message.body)
         if body is None:
+            PUBLISH.note("arguments that only Celery encodes")
             return False
         mode = delivery_mode or queue.exchange.delivery_mode or self._delivery_mode
         is_sent: bool = producer.send_json(

@@ -13,6 +13,7 @@ import kombu.messaging
 from kombu.pools import ProducerPool as KombuProducerPool
 from kombu.resource import Resource
 
+from hybrid.detours import PUBLISH
 from hybrid.encoding import JSON, encode_json
 from hybrid.patches.originals import Originals
 from hybrid.transports import redis
@@ -103,7 +104,9 @@ class Producer(kombu.Producer):  # type: ignore[misc]
         Raises:
             Exception: What kombu raises: the message was not published.
         """
-        if tries_again(options) and PUBLISHING.are_intact():
+        if not PUBLISHING.are_intact():
+            PUBLISH.note("; ".join(PUBLISHING.explain()))
+        elif tries_again(options):
             once = {**options, "retry": False, "retry_policy": None}
             try:
                 return super().publish(body, *args, **once)

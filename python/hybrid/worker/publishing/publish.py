@@ -75,7 +75,14 @@ def explain(app: Any) -> str | None:
     That is for the sake of what somebody has put around it, and is to see every call.
     """
     amqp = app.amqp
-    causes = (explain_caller(app), explain_maker(amqp), explain_sender(amqp), *PUBLISHING.explain())
+    sender = amqp.send_task_message
+    causes = (
+        explain_caller(app),
+        explain_maker(amqp),
+        explain_sender(amqp),
+        sender.explain() if isinstance(sender, Sender) else None,
+        *PUBLISHING.explain(),
+    )
     return "; ".join(filter(None, causes)) or None
 
 

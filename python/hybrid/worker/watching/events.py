@@ -20,6 +20,7 @@ from celery.utils.log import get_logger
 from kombu.clocks import LamportClock
 
 from hybrid._rust import EventLog, JsonText
+from hybrid.detours import EVENTS
 from hybrid.encoding import encode_json
 from hybrid.hubs.base import Hub
 from hybrid.hubs.parking import ParkingLot
@@ -92,6 +93,18 @@ def gather(dispatcher: Any, hub: Hub, before: Buffer | None = None) -> Buffer | 
     return buffer
 
 
+def explain() -> str | None:
+    """Say why each event is sent by itself at the moment, if that is so."""
+    return "; ".join(SENDING.explain()) or None
+
+
+def _explain(fields: dict[str, Any]) -> str:
+    options = sorted(_OPTIONS & fields.keys())
+    if options:
+        return f"events with {', '.join(options)}"
+    return explain() or "events that only Celery encodes"
+
+
 class Buffer:
     """Holds the events of tasks until the end of the hub's turn, and sends them in their order.
 
@@ -147,7 +160,8 @@ class Buffer:
     def send(self, type: str, **fields: Any) -> Any:
         """Send an event; the arguments are those of :meth:`EventDispatcher.send`."""
         dispatcher = self._owner()
-        if type.startswith("task-") and _OPTIONS.isdisjoint(fields) and SENDING.are_intact():
+        is_of_task = type.startswith("task-")
+        if is_of_task and _OPTIONS.isdisjoint(fields) and SENDING.are_intact():
             if not takes_tasks(dispatcher):
                 return None
             now = time()
@@ -162,6 +176,8 @@ class Buffer:
                 if count == 1:
                     self.flush_soon()
                 return None
+        if is_of_task:
+            EVENTS.note(_explain(fields))
         return EventDispatcher.send(dispatcher, type, **fields)
 
     def _begin_minute(self, dispatcher: Any) -> None:
