@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
 import time
+from functools import partial
+from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from celery.utils.log import ColorFormatter
 
 from hybrid import hubs
 from hybrid.errors import ForkedError
 from hybrid.hubs.base import Hub
 from hybrid.hubs.parking import Place
+from hybrid.worker.watching.lines import InfoLogger
 
 
 def fork(
@@ -158,6 +164,24 @@ def test_in_a_child_no_hub_runs(hub: Hub) -> None:
     assert fork(hub, look) == (0, [True, False, False])
     assert hubs.running() is not None
     assert hub.in_thread()
+
+
+def test_a_child_writes_no_lines_of_its_parents(hub: Hub, tmp_path: Path) -> None:
+    handler = WatchedFileHandler(tmp_path / "worker.log")
+    handler.setFormatter(ColorFormatter("%(message)s", use_color=False))
+    logger = logging.Logger("test_forks", logging.INFO)
+    logger.addHandler(handler)
+    log = InfoLogger(logger, hub)
+
+    def log_in_child() -> None:
+        logger.warning("of the child")
+        log("line of the %(whose)s", {"whose": "child"})
+
+    before = partial(log, "line of the %(whose)s", {"whose": "parent"})
+    assert fork(hub, log_in_child, before) == (0, None)
+    handler.close()
+    said = (tmp_path / "worker.log").read_text().splitlines()
+    assert sorted(said) == ["line of the child", "line of the parent", "of the child"]
 
 
 def test_children_are_told(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

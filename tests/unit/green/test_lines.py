@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import logging
+import os
 import re
+import struct
+import termios
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any, Callable
@@ -56,17 +60,18 @@ def test_lines_are_those_of_logging(
 ) -> None:
     stream = io.StringIO()
     attach(logger, logging.StreamHandler(stream), line)
-    log = InfoLogger(logger, hub)
+
+    def info(fmt: str, context: dict[str, Any]) -> None:
+        logger.info(fmt, context, extra={"data": context})
+
+    log = InfoLogger(logger, hub, info)
     log(MESSAGE, CONTEXT)
     turns()
     ours = without_time(stream.getvalue())
     stream.truncate(0)
     stream.seek(0)
-    logger.info(MESSAGE, CONTEXT, extra={"data": CONTEXT})
-    expected = without_time(stream.getvalue())
-    for where in ("__call__", "test_lines_are_those_of_logging"):
-        ours, expected = ours.replace(where, "WHERE"), expected.replace(where, "WHERE")
-    assert ours == expected
+    info(MESSAGE, CONTEXT)
+    assert ours == without_time(stream.getvalue())
 
 
 def test_the_times_of_lines_are_those_of_logging(
@@ -105,20 +110,16 @@ def test_other_records_come_after_the_lines_before_them(
 def test_lines_of_a_turn_are_one_write(
     hub: Hub, logger: logging.Logger, turns: Callable[..., None]
 ) -> None:
-    writes: list[str] = []
-
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            writes.append(text)
-            return len(text)
-
-    attach(logger, logging.StreamHandler(Stream()), "%(message)s")
-    log = InfoLogger(logger, hub)
-    for _ in range(5):
-        log(MESSAGE, CONTEXT)
-    assert writes == []
-    turns()
-    assert writes == [f"{MESSAGE % CONTEXT}\n" * 5]
+    reader, writer = os.pipe2(os.O_DIRECT)  # keeps what is written at once together
+    with open(writer, "w") as stream:
+        attach(logger, logging.StreamHandler(stream), "%(message)s")
+        log = InfoLogger(logger, hub)
+        for _ in range(5):
+            log(MESSAGE, CONTEXT)
+        assert struct.unpack("i", fcntl.ioctl(reader, termios.FIONREAD, bytes(4))) == (0,)
+        turns()
+        assert os.read(reader, 4096).decode() == f"{MESSAGE % CONTEXT}\n" * 5
+    os.close(reader)
 
 
 def test_a_handler_of_somebody_elses_gets_records(hub: Hub, logger: logging.Logger) -> None:
@@ -212,6 +213,41 @@ def test_lines_wait_for_a_native_thread_that_writes(
     may_go_on[0] = True
     until(lambda: stream.getvalue().count("\n") == 5)
     assert stream.getvalue() == "first\nline 0\nline 1\nline 2\nline 3\n"
+
+
+def test_a_native_thread_logs_by_itself(
+    hub: Hub, logger: logging.Logger, in_native_thread: Any
+) -> None:
+    if hub.name == "eventlet":
+        pytest.skip("eventlet's locks do not work across native threads")
+    stream = io.StringIO()
+    attach(logger, logging.StreamHandler(stream), "%(message)s")
+    log = InfoLogger(logger, hub)
+    log("of the hub's thread", CONTEXT)
+    in_native_thread(lambda: log("of a native thread", CONTEXT))
+    assert stream.getvalue() == "of the hub's thread\nof a native thread\n"
+
+
+@pytest.mark.parametrize("others", ["the same lines", "another formatter"])
+def test_two_loggers_of_one_handler_notice_what_came_and_went(
+    hub: Hub, logger: logging.Logger, turns: Callable[..., None], others: str
+) -> None:
+    """One looks while the stream is another one, the other only before and after."""
+    first, second = io.StringIO(), io.StringIO()
+    handler = attach(logger, logging.StreamHandler(first), "%(message)s")
+    formatter = handler.formatter
+    ours, theirs = InfoLogger(logger, hub), InfoLogger(logger, hub)
+    ours("1", CONTEXT)
+    theirs("2", CONTEXT)
+    handler.setStream(second)
+    if others == "another formatter":
+        handler.setFormatter(ColorFormatter("3: %(message)s", use_color=False))
+    theirs("3", CONTEXT)
+    handler.setStream(first)
+    handler.setFormatter(formatter)
+    ours("4", CONTEXT)
+    turns()
+    assert (first.getvalue().split(), second.getvalue().split()[-1]) == (["1", "2", "4"], "3")
 
 
 def test_one_that_is_ended_while_it_waits_to_write_takes_no_lines_along(

@@ -34,7 +34,7 @@ from hybrid.worker.consuming.loop import greenloop
 from hybrid.worker.consuming.prefetch import Prefetch
 from hybrid.worker.execution import collector, tracing
 from hybrid.worker.publishing import publish
-from hybrid.worker.watching import events, lines
+from hybrid.worker.watching import events, lines, received
 
 logger = get_logger("celery.worker.consumer")
 
@@ -114,7 +114,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         #: What our strategies could not read and Celery's could, by task.
         self._misread: dict[str, list[str]] = {}
         #: Logs that a message has been received.
-        self.log_received: Callable[[str, dict[str, Any]], None] = strategy.log_received
+        self.log_received: received.Log = received.log
         #: Why messages for some tasks go through Celery's strategies, by task.
         self._declined: dict[str, str] = {}
 
@@ -167,8 +167,10 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         reason = publish.gather(self.app, self.pool.hub)
         return reason or (lambda: publish.explain(self.app) or True)
 
-    def _gather_lines(self) -> None:
-        self.log_received = lines.gather(self.pool.hub)
+    def _gather_lines(self) -> Callable[[], Any]:
+        loggers = lines.gather(self.pool.hub)
+        self.log_received = loggers.received
+        return lambda: loggers.explain() or True
 
     def update_strategies(self) -> None:
         """Build a strategy for each task: ours where it does exactly what Celery's does."""

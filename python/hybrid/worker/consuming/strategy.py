@@ -28,6 +28,7 @@ from kombu.serialization import prepare_accept_content
 from kombu.utils.imports import symbol_by_name
 
 from hybrid.encoding import JSON
+from hybrid.patches.originals import Original
 from hybrid.transports.frozen import form_of
 from hybrid.worker.consuming.held import PRIORITY, Holder, remember
 from hybrid.worker.consuming.request import parse_moment, specialised
@@ -39,11 +40,7 @@ logger = get_logger("celery.worker.strategy")
 
 _celery_default = celery_strategy.default
 _Request = celery_request.Request
-
-
-def log_received(message: str, context: dict[str, Any]) -> None:
-    """Log that a message has been received, as Celery does."""
-    logger.info(message, context, extra={"data": context})
+_DEFAULT = Original(celery_strategy, "default")
 
 
 def reasons(task: Task, app: Any) -> list[str]:
@@ -55,6 +52,8 @@ def reasons(task: Task, app: Any) -> list[str]:
     found = []
     if symbol_by_name(task.Strategy) not in (_celery_default, default):
         found.append(f"it has a strategy of its own, {task.Strategy}")
+    elif not _DEFAULT.is_in(celery_strategy):
+        found.append(_DEFAULT.explain(celery_strategy))
     if task.__class__.start_strategy is not Task.start_strategy:
         found.append("it overrides start_strategy()")
     if symbol_by_name(task.Request) is not _Request:
@@ -129,7 +128,7 @@ class Strategy:
         self._consumer = consumer
         self._eventer = eventer = consumer.event_dispatcher
         self._sends_events = bool(eventer and eventer.enabled and task.send_events)
-        self._logs = logger.isEnabledFor(logging.INFO)
+        self._logs = celery_strategy.logger.isEnabledFor(logging.INFO)
         self._revoked = consumer.controller.state.revoked
         self._request = specialised(task, app, consumer)
         self._holder: Holder | None = None
@@ -192,6 +191,14 @@ class Strategy:
             callback(request)
         consumer.on_task_request(request)
         return True
+
+    def explain(self, message: Any) -> str:
+        """Say why :meth:`receive` has left ``message`` as it is."""
+        if message.content_type != JSON:
+            return f"messages of the content type {message.content_type}"
+        if message.headers.get("eta") is not None:
+            return "messages with an ETA that only Celery reads, or of other transports"
+        return "messages of another protocol"
 
     def _announce(self, request: Any) -> bool:
         """Say that a task has been received; tell whether it may go on.

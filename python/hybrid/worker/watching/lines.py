@@ -2,46 +2,48 @@
 
 Where nobody but Celery's own handler gets them, they are formatted without a record, and written
 together when the greenlet that logs gives way to others: those of messages are there before any of
-their tasks starts. Whatever else the handler gets is written after the lines that came before it.
+their tasks starts. Whatever else is logged to the same place is written after the lines that came
+before it.
 
-Where a line might look otherwise, or somebody else look at it, ``logging`` writes it: with a format
-that has more in it, another factory of records, another class of loggers, handlers or formatters,
-or a method of these that somebody has replaced. What fails there costs no task.
+Where a line might look otherwise, or somebody else look at it, it is Celery that logs it, from its
+own line of code: so the records are Celery's. That is looked at for every line
+(:mod:`~hybrid.worker.watching.passage`). What fails there costs no task.
 
 Who may switch: a greenlet that writes lines, while it waits for the handler's lock, which a native
 thread may have. Lines are taken when it has the lock, so that none is lost with one that is ended
-there. The hub, which cannot wait, leaves them to such a greenlet.
+there. The hub, which cannot wait, leaves them to such a greenlet. Native threads log by themselves.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
-import sys
+import multiprocessing
 import time
 from logging.handlers import WatchedFileHandler
-from types import FunctionType
-from typing import Any
+from typing import Any, Callable
 
 from celery.app import trace
-from celery.utils.log import ColorFormatter
-from celery.worker import strategy
 
-from hybrid import runtime
+from hybrid import hubs, runtime
+from hybrid.detours import LOGS
 from hybrid.hubs.base import Hub
 from hybrid.patches import celery as patches
+from hybrid.patches.originals import Original
+from hybrid.worker.watching import received
 from hybrid.worker.watching.complaints import complain_of_the_log
+from hybrid.worker.watching.passage import MESSAGE, Passage, constants
 
-#: The fields of a record that are the same in all lines of a logger.
-_CONSTANT = ("levelname", "levelno", "name", "process", "processName")
-_FIELDS = frozenset({"asctime", "message", *_CONSTANT})
-_MESSAGE = "%(message)s"
 #: Lines that wait for the handler's lock; whoever logs another one waits for it as well.
 LINES_HELD = 10_000
-#: The methods that a line goes through.
-_LOGGER_METHODS = ("info", "_log", "makeRecord", "handle", "filter", "callHandlers")
-_HANDLER_METHODS = ("handle", "filter", "emit", "format", "flush")
-_FORMATTER_METHODS = ("format", "formatMessage", "formatTime", "usesTime")
+#: Seconds after which it is looked again whether lines need not go through ``logging`` any more.
+LOOK_EVERY = 0.1
+
+_TRACE_INFO = Original(trace, "info")
+
+
+def _is_not() -> bool:
+    return False
 
 
 class _Lines:
@@ -49,69 +51,77 @@ class _Lines:
 
     def __init__(self, handler: Any, hub: Hub) -> None:
         self.handler = handler
-        self._formatter = handler.formatter
-        self._is_plain = _has_celerys_format(handler)
+        #: Where the lines that wait belong.
+        self.stream = handler.stream
         self._hub = hub
         self._waiting: list[str] = []
         self._is_flushing = False
         #: The second and the millisecond that the next ones have a text for.
-        self._moment = (0, 0)
+        self._second = self._millisecond = -1
         self._second_text = ""
         #: What comes before and behind the message in the lines of a logger, by its name.
         self._frames: dict[str, tuple[str, str]] = {}
-        if self._is_plain:
-            handler.addFilter(self)
-            atexit.register(self.flush)
+        self._constants: dict[str, dict[str, Any]] = {}
+        self._process = ""
+        #: Tells whether the handler is as it was when these lines began.
+        self.holds: Callable[[], bool] = _is_not
+        atexit.register(self.flush)
+        hubs.on_fork(self._forget)
 
-    def is_usable(self) -> bool:
-        """Tell whether the handler still is as Celery has made it."""
-        handler = self.handler
-        return (
-            self._is_plain
-            and handler.formatter is self._formatter
-            and handler.level <= logging.INFO
-            and handler.filters == [self]
-        )
+    def begin(self, passage: Passage) -> None:
+        """Go on with the handler as it is now, if it is another way than before."""
+        if self.holds():
+            return
+        self.flush()
+        self.stream = self.handler.stream
+        self._second = -1
+        self._constants.clear()
+        for handler in (self.handler, *_writing_to(self.handler)):
+            handler.addFilter(self)
+        self.holds = passage.watch_handler()
 
     def filter(self, _: logging.LogRecord) -> bool:
-        """Write what waits, before the handler writes something else."""
+        """Write what waits, before a handler writes something else."""
         self.flush()
         return True
 
-    def write(self, fields: dict[str, Any], message: str) -> None:
-        """Write a line soon.
-
-        Args:
-            fields: What is the same in all lines of a logger.
-            message: Its text.
-        """
+    def write(self, name: str, message: str) -> None:
+        """Write a line of the logger ``name`` soon."""
+        waiting = self._waiting
         if not self._is_flushing:
             self._is_flushing = True
             self._hub.spawn(self._flush_soon)
-        elif len(self._waiting) >= LINES_HELD:
+        elif len(waiting) >= LINES_HELD:
             self.flush()
         now = time.time()
         second = int(now)
-        moment = second, int((now - second) * 1000)
-        if moment != self._moment:
-            if second != self._moment[0]:
-                formatter = self._formatter
+        millisecond = int((now - second) * 1000)
+        if millisecond != self._millisecond or second != self._second:
+            if second != self._second:
+                formatter = self.handler.formatter
                 self._second_text = time.strftime(
                     formatter.default_time_format, formatter.converter(now)
                 )
-            self._moment = moment
+            self._second, self._millisecond = second, millisecond
             self._frames.clear()
-        frame = self._frames.get(fields["name"])
-        if frame is None:
-            frame = self._frames[fields["name"]] = self._frame(fields)
-        self._waiting.append(f"{frame[0]}{message}{frame[1]}")
+        before, behind = self._frames.get(name) or self._frame(name)
+        waiting.append(f"{before}{message}{behind}")
 
-    def _frame(self, fields: dict[str, Any]) -> tuple[str, str]:
-        formatter = self._formatter
-        asctime = formatter.default_msec_format % (self._second_text, self._moment[1])
-        before, behind = formatter._fmt.split(_MESSAGE)
-        fields = {**fields, "asctime": asctime}
-        return before % fields, behind % fields + self.handler.terminator
+    def _frame(self, name: str) -> tuple[str, str]:
+        process = multiprocessing.current_process().name
+        if process != self._process:
+            self._process = process
+            self._constants.clear()
+        fields = self._constants.get(name)
+        if fields is None:
+            fields = self._constants[name] = constants(name)
+        formatter = self.handler.formatter
+        asctime = formatter.default_msec_format % (self._second_text, self._millisecond)
+        fields["asctime"] = asctime
+        before, behind = formatter._fmt.split(MESSAGE)
+        frame = before % fields, behind % fields + self.handler.terminator
+        self._frames[name] = frame
+        return frame
 
     def _flush_soon(self) -> None:
         try:
@@ -121,91 +131,146 @@ class _Lines:
 
     def flush(self) -> None:
         """Write what waits now; in the hub, if the handler's lock is free."""
-        if not self._waiting:
+        waiting = self._waiting
+        if not waiting:
             return
         handler = self.handler
         in_hub = self._hub.in_thread() and not self._hub.can_park()
         if handler.lock is not None and not handler.lock.acquire(blocking=not in_hub):
             return  # a greenlet writes them, or is about to
-        lines, self._waiting = self._waiting, []
         try:
-            if not lines:
-                return
-            if isinstance(handler, WatchedFileHandler):
-                handler.reopenIfNeeded()
-            try:
-                handler.stream.write("".join(lines))
-            except UnicodeError:  # one of them cannot be written
-                for line in lines:
-                    handler.stream.write(line.encode("ascii", "backslashreplace").decode())
-            handler.flush()
+            # Others may log another one meanwhile, also in another thread.
+            lines = waiting[:]
+            del waiting[: len(lines)]
+            self._frames.clear()
+            if lines:
+                self._put(lines)
         except Exception:
             self._report(lines)
         finally:
             handler.release()
 
+    def _put(self, lines: list[str]) -> None:
+        handler = self.handler
+        if self.stream is handler.stream or self.stream.closed:
+            if isinstance(handler, WatchedFileHandler):
+                _reopen(handler)
+            self.stream = handler.stream
+        stream = self.stream
+        try:
+            stream.write("".join(lines))
+        except UnicodeError:  # one of them cannot be written
+            for line in lines:
+                stream.write(line.encode("ascii", "backslashreplace").decode())
+        stream.flush()
+
     def _report(self, lines: list[str]) -> None:
         try:
-            self.handler.handleError(_record_of(lines))
+            record = logging.LogRecord(
+                __name__, logging.INFO, __file__, 0, "%s", ("".join(lines),), None
+            )
+            self.handler.handleError(record)
         except Exception:
             complain_of_the_log()
 
+    def _forget(self) -> None:
+        """Leave what waits to the parent, in a forked child."""
+        self._waiting.clear()
+
+
+def _reopen(handler: WatchedFileHandler) -> None:
+    if handler.stream is None:  # it was closed; whatever it gets next opens it again
+        handler.stream = handler._open()
+    else:
+        handler.reopenIfNeeded()
+
+
+def _writing_to(handler: Any) -> list[Any]:
+    """Return the other handlers that write to where ``handler`` does."""
+    path = getattr(handler, "baseFilename", None)
+    found = []
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        for other in getattr(logger, "handlers", ()):
+            is_same = getattr(other, "stream", None) is handler.stream or (
+                path is not None and getattr(other, "baseFilename", None) == path
+            )
+            if is_same and other is not handler and isinstance(other, logging.Handler):
+                found.append(other)
+    return found
+
 
 class InfoLogger:
-    """Logs what :meth:`logging.Logger.info` would log, for messages with a mapping.
+    """Logs what Celery would log, for messages with a mapping.
 
     Args:
         logger: The logger whose lines they are.
         hub: The hub of the worker.
+        log: Logs one line in Celery's way.
+        home: The module in which that looks up its ``logger``, if it does.
     """
 
-    def __init__(self, logger: logging.Logger, hub: Hub) -> None:
+    def __init__(
+        self, logger: logging.Logger, hub: Hub, log: received.Log | None = None, home: Any = None
+    ) -> None:
+        #: Logs a line in Celery's way.
+        self.log: received.Log = log or (
+            lambda fmt, context: logger.info(fmt, context, extra={"data": context})
+        )
         self._logger = logger
         self._hub = hub
+        self._home = home
         self._lines: _Lines | None = None
-        self._is_original = False
-        record = _record_of([], logger.name)
-        self._constant = {name: getattr(record, name) for name in _CONSTANT}
+        self._write: Callable[[str, str], None]
+        #: Tells whether nothing has changed since lines were found to need no records.
+        self._is_plain: Callable[[], bool] = _is_not
+        self._causes: list[str] = []
+        self._next_look = 0.0
 
-    def __call__(self, message: str, context: dict[str, Any]) -> None:
-        """Log ``message % context``, and pass ``context`` on as ``data``. Never raises."""
+    def __call__(self, fmt: str, context: dict[str, Any]) -> None:
+        """Log ``fmt % context``, and pass ``context`` on as ``data``. Never raises."""
         try:
-            if not self._logger.isEnabledFor(logging.INFO):
-                return
-            handler = self._only_handler()
-            if handler is not None:
-                lines = self._lines
-                if lines is None or lines.handler is not handler:
-                    lines = self._lines = _lines_of(handler, self._hub)
-                    self._is_original = _are_original(self._logger, _LOGGER_METHODS)
-                if self._is_original and lines.is_usable():
-                    try:
-                        text = message % context
-                    except Exception:  # logging says what is wrong with it
-                        pass
-                    else:
-                        lines.write(self._constant, text)
-                        return
-            self._logger.info(message, context, extra={"data": context})
+            if type(fmt) is str and (self._is_plain() or self._is_plain_again()):
+                if not self._logger.isEnabledFor(logging.INFO):
+                    return
+                try:
+                    text = fmt % context
+                except Exception:  # logging says what is wrong with it
+                    pass
+                else:
+                    self._write(self._logger.name, text)
+                    return
+            self.log(fmt, context)
         except Exception:
             complain_of_the_log()
 
-    def _only_handler(self) -> Any:
-        """Return the handler that gets the lines, if there is exactly one."""
-        found = None
-        if self._logger.filters or self._logger.disabled:
-            return None
-        if logging.getLogRecordFactory() is not logging.LogRecord:
-            return None
-        place: Any = self._logger
-        while place is not None:
-            for handler in place.handlers:
-                if type(handler) is not logging.NullHandler:
-                    if found is not None:
-                        return None
-                    found = handler
-            place = place.parent if place.propagate else None
-        return found
+    def _is_plain_again(self) -> bool:
+        """Look whether lines need records where something has changed; count one that does."""
+        if not self._hub.in_thread():
+            return False
+        if self._is_plain is not _is_not or time.monotonic() >= self._next_look:
+            self.explain()
+        for cause in self._causes:
+            LOGS.note(cause)
+        return not self._causes
+
+    def explain(self) -> list[str]:
+        """Say why lines go through :mod:`logging`; each reason is a sentence."""
+        if self._lines is not None:
+            self._lines.flush()  # these were logged before whatever has changed
+        passage = Passage(self._logger, self._home, _Lines)
+        self._causes, self._is_plain = passage.causes, _is_not
+        if not self._causes:
+            self._lines = lines = _lines_of(passage.handler, self._hub)
+            lines.begin(passage)
+            self._write = lines.write
+            is_plain = passage.watch(lines, self._hub)
+            if is_plain():
+                self._is_plain = is_plain
+            else:
+                self._causes = ["it cannot be told whether something changes"]
+        if self._causes:
+            self._next_look = time.monotonic() + LOOK_EVERY
+        return self._causes
 
 
 def _lines_of(handler: Any, hub: Hub) -> _Lines:
@@ -218,79 +283,36 @@ def _lines_of(handler: Any, hub: Hub) -> _Lines:
     return lines
 
 
-def _has_celerys_format(handler: Any) -> bool:
-    formatter = handler.formatter
-    return (
-        type(handler) in (logging.StreamHandler, WatchedFileHandler)
-        and _are_original(handler, _HANDLER_METHODS)
-        and type(formatter) is ColorFormatter
-        and _are_original(formatter, _FORMATTER_METHODS)
-        and type(formatter._style) is logging.PercentStyle
-        and formatter._style._fmt == formatter._fmt
-        and formatter.datefmt is None
-        and bool(formatter.default_msec_format)
-        and logging.getLevelName(logging.INFO) not in formatter.colors
-        and _is_framed(formatter._fmt)
-    )
+class InfoLoggers:
+    """Those of a worker: what logs that a message has been received, and Celery's tracer.
 
-
-class _Asked(dict[str, Any]):
-    """The fields of a record, with the names of those that a format has asked for."""
-
-    def __init__(self, fields: dict[str, Any]) -> None:
-        super().__init__(fields)
-        self.names: list[str] = []
-
-    def __getitem__(self, name: str) -> Any:
-        self.names.append(name)
-        return super().__getitem__(name)
-
-
-def _is_framed(line: str) -> bool:
-    """Tell whether a format is the message with constant fields before and behind it.
-
-    The format is tried, as only Python itself takes one apart as Python does.
+    Args:
+        hub: The hub of the worker.
     """
-    record = _record_of([])
-    fields = {name: getattr(record, name) for name in _CONSTANT}
-    asked = _Asked({**fields, "asctime": "then", "message": "said"})
-    before, _, behind = line.partition(_MESSAGE)
-    try:
-        text = line % asked
-        is_sum = text == f"{before % asked}said{behind % asked}"
-    except Exception:
-        return False
-    # Asked for once in the whole, and not again in the parts.
-    return is_sum and set(asked.names) <= _FIELDS and asked.names.count("message") == 1
+
+    def __init__(self, hub: Hub) -> None:
+        info = trace.info
+        self._trace = self._wrapped = None
+        if isinstance(info, InfoLogger):  # of another worker in this process
+            info = info.log
+        if info is _TRACE_INFO.function:
+            self._trace = InfoLogger(trace.logger, hub, info, trace)
+            patches.TRACE_INFO.replace(trace, self._trace)
+        else:
+            self._wrapped = _TRACE_INFO.explain(trace)
+        #: Logs that a message has been received.
+        self.received = InfoLogger(received.logger, hub, received.log)
+
+    def explain(self) -> str | None:
+        """Say why lines go through :mod:`logging` at the moment, if some do."""
+        causes = [*self.received.explain()]
+        if self._trace is not None:
+            causes += self._trace.explain()
+        else:
+            causes.append(str(self._wrapped))
+        return "; ".join(dict.fromkeys(causes)) or None
 
 
-def _are_original(thing: Any, methods: tuple[str, ...]) -> bool:
-    """Tell whether these are the methods that logging and Celery have written."""
-    return all(_is_original(thing, name) for name in methods)
-
-
-def _is_original(thing: Any, name: str) -> bool:
-    if name in vars(thing):
-        return False
-    owner = next(cls for cls in type(thing).__mro__ if name in vars(cls))
-    method = vars(owner)[name]
-    return (
-        owner.__module__ in ("logging", "logging.handlers", "celery.utils.log")
-        and type(method) is FunctionType  # a tracer's wrapper may look like it in all else
-        and method.__globals__ is vars(sys.modules[owner.__module__])
-    )
-
-
-def _record_of(lines: list[str], name: str = __name__) -> logging.LogRecord:
-    text = "".join(lines)
-    return logging.LogRecord(name, logging.INFO, __file__, 0, "%s", (text,), None)
-
-
-def gather(hub: Hub) -> InfoLogger:
-    """Have the lines of tasks written in groups.
-
-    Returns:
-        What logs that a message has been received.
-    """
-    patches.TRACE_INFO.replace(trace, InfoLogger(trace.logger, hub))
-    return InfoLogger(strategy.logger, hub)
+def gather(hub: Hub) -> InfoLoggers:
+    """Have the lines of tasks written in groups."""
+    return InfoLoggers(hub)
