@@ -110,3 +110,29 @@ def test_a_full_server_gives_what_it_has(
         assert_each_ran_once(journal, "later")
         assert_it_ends(worker)
         assert not plain.exists("a", "unacked", "unacked_index")
+
+
+def refused(client: redis.Redis) -> int:
+    """Return how many commands a server has refused so far because it is full."""
+    found = client.info("errorstats").get("errorstat_OOM", {"count": 0})
+    return int(found["count"])
+
+
+def test_a_full_server_ends_no_remote_control(
+    start_worker: StartWorker, own_server: RedisServer
+) -> None:
+    url = own_server.new_database()
+    with redis.Redis.from_url(url) as plain:
+        worker = start_worker(settings={"broker_url": url}, options=["--without-gossip"])
+        eventually(worker.answers, "remote control")
+        plain.config_set("maxmemory-policy", "noeviction")
+        plain.config_set("maxmemory", "1mb")
+        plain.client_kill_filter(_type="pubsub")
+        eventually(lambda: "No command can be received" in worker.output, "an error that says why")
+        seen = refused(plain)
+        eventually(lambda: refused(plain) >= seen + 3, "more refusals")
+        assert worker.output.count("No command can be received") == 1
+
+        plain.config_set("maxmemory", 0)
+        eventually(lambda: worker.answers(within=1), "remote control again")
+        assert_it_ends(worker)

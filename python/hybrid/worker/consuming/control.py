@@ -1,7 +1,8 @@
-"""Remote control that outlives its connection.
+"""Remote control that outlives its connection, and what the broker refuses it.
 
-Celery's mailbox has a connection and a greenlet of its own. When that connection alone is lost, the
-greenlet ends, and nobody answers until the consumer has lost its connection, too.
+Celery's mailbox has a connection and a greenlet of its own. When that connection alone is lost, or
+the broker refuses to declare the mailbox for a while, the greenlet ends, and nobody answers until
+the consumer has lost its connection, too.
 
 Who may switch: the greenlet of the mailbox, while it waits for commands, and before it connects
 again.
@@ -28,6 +29,8 @@ class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
 
     #: Stands for one start, until the next stop.
     _run: object = None
+    #: What has kept it from answering, since it last could.
+    _failure: str | None = None
     _node_shutdown: Any
     _node_stopped: Any
 
@@ -52,11 +55,27 @@ class Mailbox(pidbox.gPidbox):  # type: ignore[misc]
             try:
                 super().loop(c)
                 return
-            except c.connection_errors as exc:
+            except Exception as exc:
                 if self._run is not run or not c.connection:
                     return
-                logger.warning("pidbox: Connection lost (%r). Trying to connect again...", exc)
+                self._tell(c, exc)
                 c.pool.hub.sleep(RECONNECT_WAIT)
+
+    def _do_reset(self, c: Any, connection: Any) -> None:
+        super()._do_reset(c, connection)
+        self._failure = None
+
+    def _tell(self, c: Any, exc: Exception) -> None:
+        if isinstance(exc, c.connection_errors):
+            logger.warning("pidbox: Connection lost (%r). Trying to connect again...", exc)
+        elif self._failure != repr(exc):
+            self._failure = repr(exc)
+            logger.error(
+                "pidbox: No command can be received (%r). Remote control tries again until that "
+                "has been set right",
+                exc,
+                exc_info=not isinstance(exc, c.channel_errors),
+            )
 
 
 class Control(control.Control):  # type: ignore[misc]
