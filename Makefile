@@ -79,6 +79,18 @@ test-python: $(VENV)/.test brokers ## Run the Python tests on real brokers (ARGS
 test-thorough: ## Run the Python tests with every cell of each matrix, also those that make test leaves out
 	$(MAKE) test-python ARGS='--thorough $(ARGS)'
 
+$(VENV)/.packages: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet '$(CELERY)' --group test --group packages
+	touch $@
+
+.PHONY: test-packages
+test-packages: ## Run small projects with what people have beside Celery, and compare with the stock pools
+	$(MAKE) run-test-packages VENV=.venv-packages
+
+.PHONY: run-test-packages
+run-test-packages: $(VENV)/.packages brokers
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -p no:ddtrace --packages tests/packages $(ARGS)
+
 .PHONY: test-load
 test-load: $(VENV)/.test brokers ## Run the tests with thousands of tasks at once
 	$(BIN)/python -m pytest tests/integration/load $(ARGS)

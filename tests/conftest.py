@@ -43,6 +43,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the cells that are marked as thorough, too: all of each matrix",
     )
+    group.addoption(
+        "--packages",
+        action="store_true",
+        help="run the projects of tests/packages that need packages of their own, too",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -68,7 +73,7 @@ def _is_for_brokers(item: pytest.Item) -> bool:
     folder = Path(__file__).parent
     return any(
         folder / name in item.path.parents
-        for name in ("conformance", "integration", "signals", "soak", "storms")
+        for name in ("conformance", "integration", "packages", "signals", "soak", "storms")
     )
 
 
@@ -143,7 +148,7 @@ def _group(item: pytest.Item) -> str:
     params = _params(item)
     axes = [
         str(params[name])
-        for name in ("pool", "broker", "example_pool", "hub", "path")
+        for name in ("pool", "broker", "example_pool", "hub", "path", "project")
         if name in params
     ]
     if "shared_space" in item.fixturenames:

@@ -45,6 +45,7 @@ class Worker:
         settings: Celery settings on top of those of the space.
         env: Environment variables on top of the test's own.
         loglevel: ``WARNING`` where thousands of tasks would otherwise measure the log.
+        launcher: What stands before ``python``, as a tracer's own command does.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Worker:
         settings: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
         loglevel: str = "INFO",
+        launcher: Iterable[str] = (),
     ) -> None:
         number = next(_numbers)
         self.pool = pool
@@ -68,7 +70,7 @@ class Worker:
         self._says_ready = loglevel in ("DEBUG", "INFO")
         self._is_controlled = False
         args = [
-            *(sys.executable, "-m", "celery", "-A", app, "worker"),
+            *(*launcher, sys.executable, "-m", "celery", "-A", app, "worker"),
             *("-P", pool, "-n", self.node, "--loglevel", loglevel),
         ]
         if concurrency is not None:
