@@ -128,7 +128,11 @@ class Run:
         return Counter(effect["task"] for effect in read(self.file) if effect["kind"] == "ran")
 
     def end(self) -> list[Effect]:
-        """End the worker as a supervisor does, and return what is left of its work."""
+        """End the worker as a supervisor does, and return what is left of its work.
+
+        It is idle by then: what a stock worker forgets when it is stopped at work is no effect.
+        """
+        eventually(lambda: not self.worker.inspect().active(), f"{self.worker} to be idle")
         code = self.worker.stop(within=30)
         return [
             *name_spans(read(self.file)),
