@@ -88,7 +88,6 @@ PROJECTS = (
         needs=("sentry_sdk",),
         # Of a stock eventlet worker's first chord, Sentry loses a span that others name as parent.
         tasks=tuple(task for task in COMMON if task != "together"),
-        slots=4,
         ask=results_in_redis,
         differences=(COMMANDS,),
     ),
@@ -104,7 +103,6 @@ PROJECTS = (
         "opentelemetry_project",
         needs=("opentelemetry.instrumentation.celery", "opentelemetry.instrumentation.redis"),
         tasks=(*COMMON, "cache"),
-        slots=4,
         environment=lambda folder: {"HYBRID_TEST_REDIS_TRACED": "1"},
         ask=results_in_redis,
         differences=(COMMANDS,),
@@ -121,7 +119,6 @@ PROJECTS = (
         "ddtrace",
         "ddtrace_project",
         needs=("ddtrace",),
-        slots=4,
         launcher=("ddtrace-run",),
         environment=lambda folder: {
             "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -150,7 +147,6 @@ PROJECTS = (
         "elastic-apm",
         "elasticapm_project",
         needs=("elasticapm",),
-        slots=4,
         ask=results_in_redis,
         differences=(COMMANDS,),
     ),

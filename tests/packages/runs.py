@@ -19,6 +19,7 @@ BIN = Path(sys.executable).parent
 
 #: How many of each task, and which tasks come of one.
 EACH = 12
+SLOTS = 10
 COMES_OF = {
     "again": {"again": 2},
     "publish": {"publish": 1, "add": 2},
@@ -47,8 +48,6 @@ class Project:
         module: What goes behind ``-A``.
         needs: The modules it imports; without them the test skips.
         tasks: What is sent, ``EACH`` of each.
-        slots: How many tasks at a time: where a tracer has redis-py wrapped, each needs one of the
-            ten connections that kombu allows, and so does the consumer.
         launcher: What stands before the worker's command line.
         options: Further options of the worker.
         environment: Gives environment variables, for a folder.
@@ -60,7 +59,6 @@ class Project:
     module: str
     needs: tuple[str, ...]
     tasks: tuple[str, ...] = COMMON
-    slots: int = 10
     launcher: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     environment: Callable[[Path], Mapping[str, str]] = lambda folder: {}
@@ -93,7 +91,7 @@ class Run:
             self.folder,
             self.project.module,
             [PROJECTS],
-            concurrency=self.project.slots,
+            concurrency=SLOTS,
             launcher=[str(BIN / word) for word in self.project.launcher[:1]]
             + list(self.project.launcher[1:]),
             options=["--without-mingle", *self.project.options],
