@@ -195,8 +195,10 @@ class Channel(redis.Channel):  # type: ignore[misc]
         make: Callable[..., MultiplexedRedis] = MultiplexedRedis,
         variant: str = "",
     ) -> MultiplexedRedis:
-        # kombu makes a credential provider from its name, another one for each channel.
-        given = {"credential_provider": self.connection.client.credential_provider}
+        # kombu makes a credential provider from its name, another one for each channel. It has them
+        # since 5.6.
+        provider = getattr(self.connection.client, "credential_provider", None)
+        given = {"credential_provider": provider}
         return shared(hub, self._connparams(), make, variant, given)
 
     def close(self) -> None:
@@ -419,7 +421,8 @@ class Channel(redis.Channel):  # type: ignore[misc]
             if not self._in_poll:
                 self.client.connection_pool.disconnect(inuse_connections=False)
 
-    def _brpop_start(self, timeout: float | None = None) -> None:
+    def _brpop_start(self, *timeout: float | None) -> None:
+        # Without one, kombu has its own, which is another default in each version.
         if self._refusal is not None and self._popper is not None:
             return  # nothing taken now could be recorded
         if self._misfits:
@@ -428,7 +431,7 @@ class Channel(redis.Channel):  # type: ignore[misc]
         if self._misfits:
             self._queue_cycle = _CycleWithout(cycle, {queue for queue, _ in self._misfits.values()})
         try:
-            super()._brpop_start(timeout)
+            super()._brpop_start(*timeout)
         finally:
             self._queue_cycle = cycle
 

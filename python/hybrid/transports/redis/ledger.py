@@ -41,7 +41,8 @@ from typing import Any, NamedTuple
 from kombu.log import get_logger
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis import exceptions
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 
 from hybrid.clients.redis.client import MultiplexedRedis
 
@@ -62,11 +63,13 @@ _PASSING = re.compile(
     r"(?:^|-)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|"
     r"WRONGTYPE)\b"
 )
+#: Of these redis-py takes the code away, of the first one since its version 5.
+_PASSING_CLASSES = (getattr(exceptions, "OutOfMemoryError", ReadOnlyError), ReadOnlyError)
 
 
 def passes(exc: ResponseError) -> bool:
     """Tell whether what the server has refused may be granted later, without a new worker."""
-    return isinstance(exc, (OutOfMemoryError, ReadOnlyError)) or bool(_PASSING.search(str(exc)))
+    return isinstance(exc, _PASSING_CLASSES) or bool(_PASSING.search(str(exc)))
 
 
 class Popped(NamedTuple):
