@@ -85,7 +85,7 @@ def _messages(
                 _normal(outcome),
                 [_normal(text.replace(sent.id, "<caller>")) for text in messages],
             )
-    worker.kill()
+    worker.stop()  # what it has acknowledged has arrived
     return found
 
 

@@ -29,7 +29,7 @@ from hybrid.transports import amqp, redis
 from hybrid.transports.redis.qos import QoS
 from hybrid.worker import settings, shutdown
 from hybrid.worker.consuming import reading, request, strategy
-from hybrid.worker.consuming.held import DueLine
+from hybrid.worker.consuming.held import DueLine, cancel_all
 from hybrid.worker.consuming.loop import greenloop
 from hybrid.worker.consuming.prefetch import Prefetch
 from hybrid.worker.execution import collector, tracing
@@ -145,6 +145,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def on_close(self) -> None:
         """Forget what has not started: its messages go back to the broker."""
         self.due_line.clear()
+        cancel_all(self.timer)
         super().on_close()
 
     def _turn_on(self, piece: str, turn_on: Callable[[], Any]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from typing import Any, Callable
+from weakref import WeakSet
 
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
@@ -25,7 +26,8 @@ from hybrid.worker.execution.timer import Entry
 logger = get_logger("celery.worker.strategy")
 
 #: Before 5.7, Celery forgets a waiting task until it is due.
-_scheduled_requests: Any = getattr(worker_state, "scheduled_requests", None)
+_celerys: Any = getattr(worker_state, "scheduled_requests", None)
+_scheduled_requests: Any = WeakSet() if _celerys is None else _celerys
 #: The priority of tasks with an ETA in the timer, as in Celery; `inspect scheduled` shows it.
 PRIORITY = 6
 
@@ -149,7 +151,8 @@ class Holder:
         if bucket is not None:
             # It has been waiting for its time, and goes on waiting for a token.
             request = self._release(held)
-            remember(request)
+            if _celerys is not None:
+                remember(request)
             self._consumer._limit_post_eta(request, bucket, 1)
         else:
             self._consumer.due_line.enter(held)
@@ -223,14 +226,24 @@ class DueLine:
 
 def remember(request: Any) -> None:
     """Let Celery's state know that a task waits for its time."""
-    if _scheduled_requests is not None:
+    _scheduled_requests.add(request)
+    if _celerys is not None:
         worker_state.requests[request.id] = request
-        _scheduled_requests.add(request)
 
 
 def forget(held: Held) -> None:
     """Undo :func:`remember`."""
-    if _scheduled_requests is not None:
-        if worker_state.requests.get(held.id) is held:
-            del worker_state.requests[held.id]
-        _scheduled_requests.discard(held)
+    _scheduled_requests.discard(held)
+    if _celerys is not None and worker_state.requests.get(held.id) is held:
+        del worker_state.requests[held.id]
+
+
+def cancel_all(timer: Any) -> None:
+    """Give up those that wait, as the broker gives them to somebody again, where Celery does not.
+
+    Celery 5.6 lets them run besides coming again; before, it clears the whole timer.
+    """
+    if _celerys is None:
+        for held in tuple(_scheduled_requests):
+            timer.cancel(held._eta_timer_entry)
+        _scheduled_requests.clear()
