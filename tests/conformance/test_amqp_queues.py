@@ -206,7 +206,8 @@ def test_one_slot_takes_the_highest_priority_first(
             worker.flood("note", [(tag, f"{priority} {number}")], priority=priority)
     eventually(lambda: queues.ready(name) == len(PRIORITIES), "all to be published")
     own_journal.write(f"{tag} gate", "go")
-    eventually(lambda: own_journal.count(tag) == len(PRIORITIES), "all to run")
+    # Before Celery 5.7 a stock worker acknowledges when the next frame comes.
+    eventually(lambda: own_journal.count(tag) == len(PRIORITIES), "all to run", within=40)
     expected = sorted(range(len(PRIORITIES)), key=lambda number: -PRIORITIES[number])
     assert own_journal.events(tag) == [f"{PRIORITIES[number]} {number}" for number in expected]
 

@@ -16,6 +16,7 @@ from harness.brokers import Space
 from harness.events import EventLog
 from harness.journal import Journal
 from harness.proxy import proxied, through
+from harness.versions import celery_is
 from harness.waiting import eventually
 from harness.worker import StartWorker, Worker, make_client
 
@@ -116,7 +117,8 @@ def test_a_limit_that_comes_before_a_task_has_begun_ends_it_there(
         soft = send(space, "count", "begun", 1, soft_time_limit=LIMIT)
         hard = send(space, "count", "begun", 1, time_limit=LIMIT)
         for task_ids, error in ((soft, "SoftTimeLimitExceeded"), (hard, "TimeLimitExceeded")):
-            assert outcomes(space, events, task_ids) == {(states.FAILURE, error, "task-failed")}
+            if task_ids is soft or celery_is("5.7"):  # before, Celery tells nobody of a hard limit
+                assert outcomes(space, events, task_ids) == {(states.FAILURE, error, "task-failed")}
     assert journal.count("begun") == 0
     assert_serves(worker, space)
 
