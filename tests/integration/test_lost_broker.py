@@ -128,3 +128,14 @@ def test_a_cold_shutdown_puts_back_what_a_warm_one_waits_for(
     assert worker.wait_exit(within=20) == code
     assert space.queue().ready() == 5
     assert len(journal.entries("nap", "woke")) == 0
+
+
+def test_a_connection_that_is_lost_while_a_step_publishes_ends_no_worker(
+    start_worker: StartWorker, proxy: Proxy, through: dict[str, str]
+) -> None:
+    worker = start_worker(app="mingling", settings=through, mingle=True)
+    proxy.lose_all()
+    eventually(lambda: "Broken pipe" in worker.output, "the step to fail")
+    [result] = worker.wait_outcomes(worker.flood("quick", [(1,)]), within=20).values()
+    assert result["result"] == 1
+    assert "Unrecoverable error" not in worker.output

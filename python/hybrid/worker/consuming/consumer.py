@@ -18,7 +18,7 @@ from celery.worker import consumer
 from celery.worker import request as celery_request
 from celery.worker import state as worker_state
 from kombu.common import ignore_errors
-from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 from vine import promise
 
 from hybrid.backends import sharing
@@ -101,6 +101,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
                 self._refuse(request.message, fault)
 
         super().__init__(run_or_refuse, **kwargs)
+        # What kombu makes of a connection that is lost while a step publishes, as mingling does.
+        self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
         self.due_line = DueLine(self.pool)
         #: Whether a loop performs what `call_soon` is given.
         self.is_looping = False
