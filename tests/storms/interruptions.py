@@ -64,8 +64,8 @@ def interrupt(
                 within=5,
                 every=0.2,
             )
-        judge_told(findings, seen, told_by_events(events.all()), "events")
-    judge_told(findings, seen, told_by_signals(notes), "signals")
+        judge_told(storm, findings, seen, told_by_events(events.all()), "events")
+    judge_told(storm, findings, seen, told_by_signals(notes), "signals")
     judge_answers(storm, findings)
     for entry in notes.of("refused"):
         findings.add("a call that was refused", f"{entry['step']}: {entry['error']}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+import verdict
 from load import Call, make_calls
 from storm import Notes
 from verdict import (
@@ -69,12 +71,21 @@ class _Storm:
     def published(self) -> dict[str, dict[str, Any]]:
         return {entry["id"]: entry for entry in self.notes.of("published")}
 
+    def judge_outcomes(self) -> set[str]:
+        """Return what is found where nothing is looked for but outcomes and who was told."""
+        findings = Findings()
+        storm: Any = self
+        seen = judge_outcomes(storm, findings)
+        judge_told(storm, findings, seen, told_by_events(self.events), "events")
+        judge_told(storm, findings, seen, told_by_signals(self.notes), "signals")
+        return set(findings.counts)
+
     def judge(self) -> dict[str, int]:
         findings = Findings()
         storm: Any = self
         seen = judge_outcomes(storm, findings)
-        judge_told(findings, seen, told_by_events(self.events), "events")
-        judge_told(findings, seen, told_by_signals(self.notes), "signals")
+        judge_told(storm, findings, seen, told_by_events(self.events), "events")
+        judge_told(storm, findings, seen, told_by_signals(self.notes), "signals")
         judge_answers(storm, findings)
         judge_children(storm, findings)
         judge_lines(storm, findings)
@@ -190,6 +201,39 @@ def test_what_goes_wrong_is_found(tmp_path: Path, spoil: Callable[[_Storm], None
     storm = _Storm(tmp_path)
     spoil(storm)
     assert WRONGS[spoil] <= storm.judge().keys()
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_whether_a_hard_limit_is_told_is_a_matter_of_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    monkeypatch.setattr(verdict, "TELLS_OF_HARD_LIMITS", tells)
+    storm = _Storm(tmp_path)
+    storm.calls[0] = replace(storm.calls[0], hard=0.02)
+    storm.end(storm.calls[0], "FAILURE", _failure("TimeLimitExceeded"))
+    storm.notes = Notes(tmp_path / "others.jsonl")
+    storm.note("success", id=storm.calls[1].id)
+    storm.events = [event for event in storm.events if event["uuid"] == storm.calls[1].id]
+    told = {"events that disagree with the result", "signals that disagree with the result"}
+    assert storm.judge_outcomes() == (told if tells else set())
+    storm.note("failure", id=storm.calls[0].id)
+    storm.events.append({"type": "task-failed", "uuid": storm.calls[0].id})
+    assert storm.judge_outcomes() == (set() if tells else told)
+
+
+@pytest.mark.parametrize("overwrites", [True, False])
+@pytest.mark.parametrize("number", [0, 1], ids=["nobody revokes", "revoked"])
+def test_whether_a_revoke_overwrites_is_a_matter_of_the_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrites: bool, number: int
+) -> None:
+    monkeypatch.setattr(verdict, "REVOKE_OVERWRITES", overwrites)
+    storm = _Storm(tmp_path)
+    call = storm.calls[number]
+    storm.worker.stored[call.id] = {"status": "REVOKED", "result": _failure("TaskRevokedError")}
+    assert ("an outcome that changed" in storm.judge()) == (not (overwrites and number))
+    assert bool(storm.judge()) == (not (overwrites and number))
+    storm.events = [event for event in storm.events if event["uuid"] != call.id]
+    assert "events that disagree with the result" in storm.judge()
 
 
 def test_the_same_seed_makes_the_same_storm() -> None:

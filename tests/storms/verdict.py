@@ -21,20 +21,10 @@ _EVENTS = {
 }
 _SIGNALS = {"success": states.SUCCESS, "failure": states.FAILURE, "revoked": states.REVOKED}
 
-#: What Celery itself does before 5.7: it tells nobody of a hard limit, a revoke by remote control
-#: overwrites whatever is stored, and of several tasks that wait for one result the first to give up
-#: has the others wait in vain.
-_CELERYS_OWN = (
-    ()
-    if celery_is("5.7")
-    else (
-        "an outcome that changed",
-        "an outcome without a reason",
-        "events that disagree with the result",
-        "signals that disagree with the result",
-        "a waiter that hangs",
-    )
-)
+#: Before 5.7, Celery tells nobody of a task that meets its hard limit.
+TELLS_OF_HARD_LIMITS = celery_is("5.7")
+#: In 5.6 alone, a revoke by remote control overwrites whatever is stored, and tells nobody.
+REVOKE_OVERWRITES = celery_is("5.6") and not celery_is("5.7")
 
 
 class Findings:
@@ -44,8 +34,7 @@ class Findings:
         self._found: dict[str, list[Any]] = defaultdict(list)
 
     def add(self, kind: str, example: Any) -> None:
-        if kind not in _CELERYS_OWN:
-            self._found[kind].append(example)
+        self._found[kind].append(example)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -87,7 +76,9 @@ def judge_outcomes(
             findings.add("without an outcome", f"{call}, after {steps.get(call.number)}")
             continue
         seen[call.id] = meta["status"]
-        if not may_come_again and _short(first) != _short(meta):
+        if not (
+            may_come_again or _short(first) == _short(meta) or _is_overwritten(call, first, meta)
+        ):
             findings.add("an outcome that changed", f"{_short(first)} became {_short(meta)}")
         if meta["status"] == states.SUCCESS:
             if meta["result"] != [call.number, call.id]:
@@ -97,13 +88,27 @@ def judge_outcomes(
     return seen
 
 
+def _is_overwritten(call: Call, *metas: dict[str, Any]) -> bool:
+    """Tell whether a revoke may have put itself in the place of an outcome, or the other way."""
+    return (
+        REVOKE_OVERWRITES
+        and call.is_terminated
+        and states.REVOKED in [meta["status"] for meta in metas]
+    )
+
+
 def _may_end_so(call: Call, meta: dict[str, Any]) -> bool:
     if meta["status"] == states.REVOKED:
         return call.is_terminated
-    kind = meta["result"].get("exc_type") if isinstance(meta["result"], dict) else None
+    kind = _kind(meta)
     return (kind == "SoftTimeLimitExceeded" and call.soft is not None) or (
         kind == "TimeLimitExceeded" and call.hard is not None
     )
+
+
+def _kind(meta: dict[str, Any]) -> str | None:
+    """Return the name of the error that a task has ended with."""
+    return meta["result"].get("exc_type") if isinstance(meta["result"], dict) else None
 
 
 def _short(meta: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +134,7 @@ def _last_notes(notes: Notes) -> dict[int, str]:
 
 
 def judge_told(
+    storm: Storm,
     findings: Findings,
     seen: dict[str, str],
     told: Iterable[tuple[str, str]],
@@ -137,6 +143,7 @@ def judge_told(
     """Compare what was told of the tasks' ends with their results: one each, and the same.
 
     Args:
+        storm: The storm that is over.
         findings: Where to put what differs.
         seen: The state of each task's result, by id.
         told: Task ids with the states that were told.
@@ -146,12 +153,27 @@ def judge_told(
     for task_id, state in told:
         if task_id in seen:
             by_task[task_id].append(state)
-    for task_id, state in seen.items():
-        if by_task[task_id] != [state]:
+    final = storm.worker.outcomes(seen)
+    for call in storm.calls:
+        if call.id in seen and by_task[call.id] not in _wanted(call, final[call.id]):
             findings.add(
                 f"{who} that disagree with the result",
-                f"{state} where {' and '.join(by_task[task_id]) or 'nothing'} was told",
+                f"{seen[call.id]} where {' and '.join(by_task[call.id]) or 'nothing'} was told",
             )
+
+
+def _wanted(call: Call, meta: dict[str, Any]) -> list[list[str]]:
+    """Return what may be told of a task with this result."""
+    state = meta["status"]
+    if not TELLS_OF_HARD_LIMITS and _kind(meta) == "TimeLimitExceeded":
+        return [[]]
+    wanted = [[state]]
+    if _is_overwritten(call, meta):
+        # It had come to something before.
+        wanted += [[states.SUCCESS], [states.FAILURE]]
+        if call.hard is not None and not TELLS_OF_HARD_LIMITS:
+            wanted.append([])
+    return wanted
 
 
 def told_by_events(events: Iterable[dict[str, Any]]) -> list[tuple[str, str]]:
