@@ -151,7 +151,11 @@ def puts_back(worker: Worker) -> bool:
 
 def has_put_back(worker: Worker) -> bool:
     """Tell whether it has, which Celery goes on to say after it."""
-    return "prefetch count" in worker.output.partition("Restoring")[2]
+    said = worker.output.partition("Restoring")[2]
+    # Before 5.6, Celery says nothing of the prefetch count where no task is active any more.
+    return "prefetch count" in said or (
+        not celery_is("5.6") and "worker_cancel_long_running_tasks_on_connection_loss" in said
+    )
 
 
 def all_settled(space: Space) -> bool:
@@ -199,7 +203,8 @@ def test_a_task_goes_on_after_a_loss_until_its_end_is_stored(
 
 
 @pytest.mark.skipif(
-    not celery_is("5.7"), reason="Celery marks it as revoked before it terminates it"
+    celery_is("5.6") and not celery_is("5.7"),
+    reason="Celery marks it as revoked before it terminates it, and waits for that",
 )
 def test_a_task_whose_termination_waits_does_not_come_again(
     start_worker: StartWorker,
