@@ -63,7 +63,7 @@ _PASSING = re.compile(
     r"(?:^|-)(?:BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN|"
     r"WRONGTYPE)\b"
 )
-#: Of these redis-py takes the code away, of the first one since its version 5.
+#: Of these redis-py takes the code away, of the first one since its version 4.6.
 _PASSING_CLASSES = (getattr(exceptions, "OutOfMemoryError", ReadOnlyError), ReadOnlyError)
 
 
